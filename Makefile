@@ -1,0 +1,89 @@
+# Build tags and cgo flags stand here, once.
+#   containers_image_openpgp     signatures without gpgme's headers
+#   exclude_graphdriver_btrfs    no btrfs headers
+TAGS := containers_image_openpgp exclude_graphdriver_btrfs
+export CGO_ENABLED := 1
+
+GO ?= go
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+# What is slow to make and worth keeping: the second generation of engines, the linter.
+export UNMOOR_CACHE ?= $(if $(filter 0,$(shell id -u)),/var/cache/unmoor-itest,$(HOME)/.cache/unmoor-itest)
+
+BUILD := $(GO) build -trimpath -ldflags '-s -w -X main.version=$(VERSION)'
+UNIT := ./core/... ./hooks/... ./plugins/... ./internal/... ./cmd/...
+
+.PHONY: all
+all: bin/unmoor
+
+# The go command knows best what is out of date.
+.PHONY: bin/unmoor bin/unmoor-failpoints
+bin/unmoor:
+	$(BUILD) -tags '$(TAGS)' -o $@ ./cmd/unmoor
+
+# For tests: can be killed at every step of a removal.
+bin/unmoor-failpoints:
+	$(BUILD) -tags '$(TAGS) failpoints' -o $@ ./cmd/unmoor
+
+# The main job on a throw-away store.
+.PHONY: demo
+demo: bin/unmoor
+	scripts/demo
+
+# All tests. As root on Debian this installs the engines that they need; elsewhere it says what it
+# leaves out.
+.PHONY: test
+test: setup unit itest
+
+.PHONY: setup
+setup:
+	itest/setup.sh
+
+# One package at a time: core/kernel looks at all processes and mounts of the machine, and others make
+# and end containers.
+.PHONY: unit
+unit:
+	$(GO) test -p 1 -tags '$(TAGS)' $(TESTFLAGS) $(UNIT)
+
+.PHONY: itest
+itest: bin/unmoor bin/unmoor-failpoints
+	UNMOOR_BIN=$(CURDIR)/bin/unmoor UNMOOR_FAILPOINTS_BIN=$(CURDIR)/bin/unmoor-failpoints \
+		$(GO) test -tags '$(TAGS)' -count=1 -timeout 40m $(TESTFLAGS) ./itest/...
+
+# Side by side with podman and buildah; prints ratios.
+.PHONY: bench
+bench: bin/unmoor setup
+	UNMOOR_BIN=$(CURDIR)/bin/unmoor $(GO) run ./bench $(BENCHFLAGS)
+
+LINT := $(UNMOOR_CACHE)/bin/golangci-lint-v2.15.0
+.PHONY: lint
+lint: $(LINT)
+	$(LINT) run --build-tags '$(subst $() ,$(comma),$(TAGS))' ./...
+comma := ,
+
+$(LINT):
+	mkdir -p $(@D) $(@D)/tmp
+	CGO_ENABLED=0 GOFLAGS= GOBIN=$(@D)/tmp $(GO) install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
+	mv $(@D)/tmp/golangci-lint $@
+
+.PHONY: race
+race:
+	$(GO) test -race -short -tags '$(TAGS)' $(TESTFLAGS) ./core ./hooks/... ./plugins/... ./internal/...
+
+# Go's own checks that the tree is as its tools would leave it.
+.PHONY: check
+check:
+	@out=$$(gofmt -l $$(git ls-files '*.go')); [ -z "$$out" ] || { echo "gofmt would change: $$out"; exit 1; }
+	$(GO) vet -tags '$(TAGS)' ./...
+	$(GO) vet -tags '$(TAGS) failpoints' ./cmd/...
+	$(GO) mod tidy -diff
+	$(GO) mod verify
+
+PREFIX ?= /usr/local
+.PHONY: install
+install: bin/unmoor
+	install -D -m 0755 bin/unmoor $(DESTDIR)$(PREFIX)/bin/unmoor
+	install -D -m 0644 config.toml $(DESTDIR)/etc/unmoor/config.toml
+
+.PHONY: clean
+clean:
+	rm -rf bin

@@ -1,0 +1,199 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/unmoor/unmoor/core"
+	"github.com/unmoor/unmoor/internal/config"
+)
+
+// machine is a store with all that is asked about it.
+type machine struct {
+	engine *core.Engine
+	// close releases the store.
+	close func()
+}
+
+// app is one call of the program.
+type app struct {
+	out  *output
+	err  io.Writer
+	open func(ctx context.Context, c config.Config) (*machine, error)
+	// step is told of each step of a removal, where the failpoints are compiled in.
+	step func(string)
+
+	global globalFlags
+	// program is how this call was made, with its global flags, fit to be pasted into a shell.
+	program string
+	config  config.Config
+	// code is the highest exit code so far.
+	code int
+}
+
+// globalFlags are spelled as Podman's.
+type globalFlags struct {
+	root, runRoot, driver string
+	options               []string
+	config                string
+	logLevel              string
+}
+
+// program is the program with those of the flags that say which store is meant.
+func (g globalFlags) program(given func(flag string) bool) string {
+	words := []string{"unmoor"}
+	for _, f := range []struct{ name, value string }{
+		{"config", g.config}, {"root", g.root}, {"runroot", g.runRoot}, {"storage-driver", g.driver},
+	} {
+		if given(f.name) {
+			words = append(words, "--"+f.name, quoted(f.value))
+		}
+	}
+	for _, o := range g.options {
+		words = append(words, "--storage-opt", quoted(o))
+	}
+	return strings.Join(words, " ")
+}
+
+// run carries out a command line and returns the exit code.
+func (a *app) run(ctx context.Context, args []string) int {
+	root := a.rootCommand()
+	root.SetArgs(args)
+	root.SetOut(a.out)
+	root.SetErr(a.err)
+	if cmd, err := root.ExecuteContextC(ctx); err != nil {
+		a.refuse(err)
+		var usage *usageError
+		if errors.As(err, &usage) {
+			fmt.Fprintf(a.err, "See '%s --help'\n", cmd.CommandPath())
+		}
+	}
+	if err := a.out.finish(); err != nil {
+		a.refuse(fmt.Errorf("write the output: %w", err))
+	}
+	return a.code
+}
+
+// usageError is a command line that makes no sense.
+type usageError struct{ err error }
+
+func (e *usageError) Error() string { return e.err.Error() }
+func (e *usageError) Unwrap() error { return e.err }
+
+func usagef(format string, args ...any) error { return &usageError{fmt.Errorf(format, args...)} }
+
+func (a *app) rootCommand() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "unmoor",
+		Short: "Remove images and containers from a store that several engines share",
+		Long: `Unmoor removes images and containers from a containers/storage store that Podman, Buildah and others
+share. It asks each engine whether it still uses a container and lets that engine stop and remove it.
+What no engine claims it deletes itself, once the kernel shows that nothing uses it.
+
+Exit codes: 0 done, 1 no such image or container, 2 in use and kept, 125 anything else. With several
+images or containers, the highest.`,
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return usagef("unknown command %q", args[0])
+			}
+			return nil
+		},
+		RunE:          func(*cobra.Command, []string) error { return usagef("missing command: unmoor COMMAND") },
+		SilenceErrors: true,
+		SilenceUsage:  true,
+	}
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &usageError{err} })
+	root.CompletionOptions.HiddenDefaultCmd = false
+	flags := root.PersistentFlags()
+	flags.StringVar(&a.global.root, "root", "", "the store's `directory`, as podman --root")
+	flags.StringVar(&a.global.runRoot, "runroot", "", "the store's run `directory`, as podman --runroot")
+	flags.StringVar(&a.global.driver, "storage-driver", "", "the store's `driver`: overlay or vfs")
+	flags.StringArrayVar(&a.global.options, "storage-opt", nil, "an `option` of the storage driver; may be given several times")
+	flags.StringVar(&a.global.config, "config", "", "read the configuration from `file` (default "+config.DefaultPath+", or $UNMOOR_CONFIG)")
+	flags.StringVar(&a.global.logLevel, "log-level", "", "log `level`: debug, info, warn or error (default warn)")
+	root.AddCommand(a.rmiCommand(), a.rmCommand(), a.planCommand(), a.whyCommand(), a.psCommand(),
+		a.imagesCommand(), a.configCommand(), a.versionCommand())
+	return root
+}
+
+// configure reads the configuration and lets the global flags override it.
+func (a *app) configure(cmd *cobra.Command) error {
+	c, _, err := a.loadConfig()
+	if err != nil {
+		return err
+	}
+	flags := cmd.Flags()
+	a.program = a.global.program(flags.Changed)
+	if flags.Changed("root") {
+		c.Store.Root = a.global.root
+	}
+	if flags.Changed("runroot") {
+		c.Store.RunRoot = a.global.runRoot
+	}
+	if flags.Changed("storage-driver") {
+		c.Store.Driver = a.global.driver
+	}
+	if flags.Changed("storage-opt") {
+		c.Store.Options = a.global.options
+	}
+	if flags.Changed("log-level") {
+		if err := c.Log.Level.UnmarshalText([]byte(a.global.logLevel)); err != nil {
+			return usagef("--log-level %w", err)
+		}
+	}
+	a.config = c
+	a.logTo(c.Log.Level)
+	return nil
+}
+
+// loadConfig reads the file that is meant; a file that somebody named must be there. It returns the
+// path, empty where there is no file.
+func (a *app) loadConfig() (config.Config, string, error) {
+	path := a.global.config
+	if path == "" {
+		path = os.Getenv("UNMOOR_CONFIG")
+	}
+	if path != "" {
+		c, err := config.Load(path)
+		return c, path, err
+	}
+	c, err := config.Load(config.DefaultPath)
+	if errors.Is(err, fs.ErrNotExist) {
+		return config.Default(), "", nil
+	}
+	return c, config.DefaultPath, err
+}
+
+func (a *app) logTo(level config.Level) {
+	var l slog.Level
+	if err := l.UnmarshalText([]byte(level)); err != nil {
+		l = slog.LevelWarn // config.Level knows slog's words alone
+	}
+	slog.SetDefault(slog.New(slog.NewTextHandler(a.err, &slog.HandlerOptions{Level: l})))
+}
+
+// withMachine configures, opens the store and runs a verb on it.
+func (a *app) withMachine(cmd *cobra.Command, run func(ctx context.Context, m *machine) error) error {
+	if err := a.configure(cmd); err != nil {
+		return err
+	}
+	if err := checkStore(a.config.Store); err != nil {
+		return err
+	}
+	ctx := cmd.Context()
+	m, err := a.open(ctx, a.config)
+	if err != nil {
+		return err
+	}
+	defer m.close()
+	m.engine.Step = a.step
+	return run(ctx, m)
+}

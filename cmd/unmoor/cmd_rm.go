@@ -1,0 +1,48 @@
+package main
+
+import (
+	"context"
+
+	"github.com/spf13/cobra"
+)
+
+func (a *app) rmCommand() *cobra.Command {
+	var f removalFlags
+	cmd := &cobra.Command{
+		Use:   "rm [flags] CONTAINER [CONTAINER...]",
+		Short: "Remove containers, whoever owns them",
+		Long: `Remove containers, through the engine that owns them or, where none does, from the store.
+
+Idle containers go without --force. One that is in use is kept, unless --force has its engine stop it
+(--force=kill: or its processes are killed where no engine does). What an engine takes along, a pod
+with its infra container say, is in the plan.`,
+		Example: `  unmoor rm web
+  unmoor rm --all
+  unmoor rm --force --time 30 web db`,
+		RunE: func(cmd *cobra.Command, args []string) error { return a.rm(cmd, args, &f) },
+	}
+	f.register(cmd, "container")
+	cmd.Flags().BoolVar(&f.dryRun, "dry-run", false, "change nothing: print what would be done and what stands in the way")
+	return cmd
+}
+
+func (a *app) rm(cmd *cobra.Command, references []string, f *removalFlags) error {
+	format, err := f.check(references, "container")
+	if err != nil {
+		return err
+	}
+	return a.withMachine(cmd, func(ctx context.Context, m *machine) error {
+		j := &job{verb: "rm", program: a.program, request: f.request(a.grace(cmd, f))}
+		if j.snapshot, err = m.engine.Store.Snapshot(ctx); err != nil {
+			return err
+		}
+		if f.all {
+			for _, c := range j.snapshot.Containers {
+				j.addContainer(c, "", c.ID.Short())
+			}
+		} else if err := a.addContainers(ctx, m, j, references, f, cmd.Flags().Changed("force")); err != nil {
+			return err
+		}
+		return a.remove(ctx, m, j, f, format)
+	})
+}

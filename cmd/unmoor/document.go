@@ -1,0 +1,109 @@
+package main
+
+import (
+	"github.com/unmoor/unmoor/core"
+)
+
+// document is what rmi, rm and plan print with --format json. Its shape is part of the interface:
+// fields are added, never renamed. The parts of core have the names of their JSON tags.
+type document struct {
+	DryRun bool       `json:"dryRun"`
+	Force  core.Force `json:"force"`
+	// Plan was made before anything was done.
+	Plan *core.Plan `json:"plan"`
+	// Results belong to plan.removals, one each; absent in a dry run.
+	Results []resultView `json:"results,omitempty"`
+	// Completed are images whose deletion an earlier run was interrupted in.
+	Completed []completedView `json:"completed,omitempty"`
+	// Errors are the references that fit nothing or too much.
+	Errors         []errorView `json:"errors,omitempty"`
+	ReclaimedBytes int64       `json:"reclaimedBytes"`
+	ExitCode       int         `json:"exitCode"`
+}
+
+// resultView is one removal's result, and the row of a Go template.
+type resultView struct {
+	Reference string           `json:"reference"`
+	Image     core.ImageID     `json:"image,omitempty"`
+	Container core.ContainerID `json:"container,omitempty"`
+	// Status is done, kept (nothing was changed) or failed (done says what was done all the same).
+	Status         string         `json:"status"`
+	Done           []core.Action  `json:"done"`
+	Failed         []failureView  `json:"failed,omitempty"`
+	Blockers       []core.Blocker `json:"blockers,omitempty"`
+	Notes          []string       `json:"notes,omitempty"`
+	ReclaimedBytes int64          `json:"reclaimedBytes"`
+}
+
+// ID is the image or the container, for templates.
+func (v resultView) ID() string { return string(v.Image) + string(v.Container) }
+
+type failureView struct {
+	Action core.Action `json:"action"`
+	Error  string      `json:"error"`
+}
+
+type completedView struct {
+	Image core.ImageID `json:"image"`
+	Names []string     `json:"names"`
+}
+
+type errorView struct {
+	Reference string `json:"reference"`
+	Error     string `json:"error"`
+}
+
+func (d *document) add(reference string, r core.Result) {
+	v := resultView{
+		Reference: reference, Image: r.Removal.Image, Container: r.Removal.Container,
+		Status: "done", Done: r.Done, Blockers: r.Blockers, Notes: r.Removal.Notes, ReclaimedBytes: r.Bytes,
+	}
+	if v.Done == nil {
+		v.Done = []core.Action{}
+	}
+	for _, f := range r.Failed {
+		v.Failed = append(v.Failed, failureView{f.Action, f.Err.Error()})
+	}
+	switch {
+	case len(r.Failed) > 0:
+		v.Status = "failed"
+	case len(r.Blockers) > 0:
+		v.Status = "kept"
+	}
+	d.Results = append(d.Results, v)
+	d.ReclaimedBytes += r.Bytes
+}
+
+// planned are the rows of a dry run.
+func (d *document) planned() []resultView {
+	var all []resultView
+	for _, r := range d.Plan.Removals {
+		v := resultView{Reference: r.Reference, Image: r.Image, Container: r.Container,
+			Status: "planned", Done: []core.Action{}, Blockers: r.Blockers, Notes: r.Notes}
+		if r.Blocked() {
+			v.Status = "kept"
+		}
+		all = append(all, v)
+	}
+	return all
+}
+
+// reportDocument prints the document where a format was asked for.
+func (a *app) reportDocument(d *document, f *format) error {
+	if f == nil {
+		return nil
+	}
+	d.ExitCode = a.code
+	for i := range d.Plan.Removals { // lists are never null
+		r := &d.Plan.Removals[i]
+		r.Actions, r.Blockers = append([]core.Action{}, r.Actions...), append([]core.Blocker{}, r.Blockers...)
+	}
+	if f.json {
+		return a.writeJSON(d)
+	}
+	rows := d.Results
+	if d.DryRun {
+		rows = d.planned()
+	}
+	return writeRows(a.out, f, rows, nil)
+}

@@ -1,0 +1,6 @@
+//go:build !failpoints
+
+package main
+
+// failpoint is nil: there are no failpoints in this build.
+func failpoint() func(string) { return nil }

@@ -1,0 +1,246 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/unmoor/unmoor/core"
+	"github.com/unmoor/unmoor/internal/config"
+)
+
+// fake is a store, its owners and a kernel in memory, whose containers can be stopped and removed.
+type fake struct {
+	mu           sync.Mutex
+	snapshot     core.Snapshot
+	holdings     map[core.ContainerID]core.Holding
+	observations map[core.LayerID]core.Observation
+	completed    []core.Interrupted
+	// stopErr is the owners' answer to a stop; deleteErr the store's to a deletion.
+	stopErr, deleteErr error
+	openErr            error
+	// changes counts what was done to the store.
+	changes int
+}
+
+var epoch = time.Date(2026, 5, 4, 3, 2, 1, 0, time.UTC)
+
+func newFake() *fake {
+	return &fake{
+		holdings:     make(map[core.ContainerID]core.Holding),
+		observations: make(map[core.LayerID]core.Observation),
+	}
+}
+
+// id makes a full ID that begins with the digits.
+func id(digits string) string { return digits + strings.Repeat("0", 64-len(digits)) }
+
+func (f *fake) image(digits string, names ...string) core.ImageID {
+	f.snapshot.Images = append(f.snapshot.Images, core.Image{
+		ID: core.ImageID(id(digits)), Names: names, Created: epoch, Digests: []string{"sha256:" + id("d1"+digits)},
+		Layer: core.Layer{ID: core.LayerID(id("1a" + digits)), Driver: "overlay"}, Size: 4_500_000, UniqueSize: 4_400_000,
+	})
+	return core.ImageID(id(digits))
+}
+
+// container adds one that nobody owns and nobody uses.
+func (f *fake) container(digits, name string, image core.ImageID) core.ContainerID {
+	c := core.Container{ID: core.ContainerID(id(digits)), Names: []string{name}, ImageID: image, Created: epoch,
+		LayerID: core.LayerID(id("1b" + digits))}
+	c.Layer = core.Layer{ID: c.LayerID, Driver: "overlay", Directory: "/store/overlay/" + digits}
+	f.snapshot.Containers = append(f.snapshot.Containers, c)
+	f.holdings[c.ID] = core.Holding{Kind: core.Unowned}
+	f.observations[c.LayerID] = core.Observation{Use: core.UseIdle}
+	return c.ID
+}
+
+func (f *fake) owned(digits, name string, image core.ImageID, owner string, state core.State, pids ...int) core.ContainerID {
+	id := f.container(digits, name, image)
+	claim := core.Claim{Container: id, Ownership: core.OwnershipMine, State: state, Use: core.UseIdle, DisplayName: name}
+	if state.Live() {
+		claim.Use = core.UseInUse
+	}
+	for _, pid := range pids {
+		claim.Evidence = append(claim.Evidence, core.Evidence{Source: owner, Kind: core.EvidenceProcess, Detail: "main process",
+			Process: &core.Process{PID: pid, StartTime: 9, Command: "nginx -g daemon off;"}, Time: epoch})
+	}
+	f.holdings[id] = core.Holding{Kind: core.Owned, Owners: []string{owner}, Claim: claim}
+	return id
+}
+
+func (f *fake) use(id core.ContainerID, pid int, command, how string) {
+	c, _ := f.snapshot.Container(id)
+	o := f.observations[c.LayerID]
+	o.Use = core.UseInUse
+	o.Evidence = append(o.Evidence, core.Evidence{Source: core.SourceKernel, Kind: core.EvidenceProcess, Detail: how,
+		Process: &core.Process{PID: pid, StartTime: 7, Command: command, Unit: "backup.service"}, Time: epoch})
+	f.observations[c.LayerID] = o
+}
+
+func (f *fake) group(id core.ContainerID, group string) {
+	h := f.holdings[id]
+	h.Claim.Group = group
+	f.holdings[id] = h
+}
+
+func (f *fake) Info() core.StoreInfo {
+	return core.StoreInfo{GraphRoot: "/store", GraphDriver: "overlay"}
+}
+
+func (f *fake) Snapshot(ctx context.Context) (*core.Snapshot, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	return &core.Snapshot{Store: f.Info(), Images: slices.Clone(f.snapshot.Images), Containers: slices.Clone(f.snapshot.Containers)}, nil
+}
+
+func (f *fake) ResolveImage(_ context.Context, s *core.Snapshot, reference string) (core.ImageID, string, error) {
+	var candidates []string
+	var found core.ImageID
+	for _, i := range s.Images {
+		for _, n := range i.Names {
+			if n == reference || n == "localhost/"+reference || n == "localhost/"+reference+":latest" {
+				return i.ID, n, nil
+			}
+		}
+		if strings.HasPrefix(string(i.ID), reference) {
+			candidates, found = append(candidates, i.ID.Short()), i.ID
+		}
+	}
+	switch len(candidates) {
+	case 0:
+		return "", "", fmt.Errorf("look up %s: %w", reference, core.ErrImageUnknown)
+	case 1:
+		return found, "", nil
+	}
+	return "", "", &core.AmbiguousError{Reference: reference, Candidates: candidates}
+}
+
+func (f *fake) DeleteContainer(_ context.Context, id core.ContainerID) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.deleteErr != nil {
+		return f.deleteErr
+	}
+	f.changes++
+	f.snapshot.Containers = slices.DeleteFunc(f.snapshot.Containers, func(c core.Container) bool { return c.ID == id })
+	return nil
+}
+
+func (f *fake) RemoveNames(_ context.Context, id core.ImageID, names []string) error {
+	f.changes++
+	for n, i := range f.snapshot.Images {
+		if i.ID == id {
+			f.snapshot.Images[n].Names = slices.DeleteFunc(slices.Clone(i.Names), func(s string) bool { return slices.Contains(names, s) })
+		}
+	}
+	return nil
+}
+
+func (f *fake) DeleteImage(_ context.Context, id, _ core.ImageID) error {
+	if f.deleteErr != nil {
+		return f.deleteErr
+	}
+	f.changes++
+	f.snapshot.Images = slices.DeleteFunc(f.snapshot.Images, func(i core.Image) bool { return i.ID == id })
+	return nil
+}
+
+func (f *fake) CompleteInterrupted(context.Context) ([]core.Interrupted, error) {
+	return f.completed, nil
+}
+
+func (f *fake) ContainerSize(context.Context, core.Container) (int64, error) { return 1_500_000, nil }
+
+func (f *fake) Claim(_ context.Context, _ core.StoreInfo, containers []core.Container) map[core.ContainerID]core.Holding {
+	all := make(map[core.ContainerID]core.Holding)
+	for _, c := range containers {
+		all[c.ID] = f.holdings[c.ID]
+	}
+	return all
+}
+
+func (f *fake) Stop(_ context.Context, _ string, _ core.StoreInfo, handles []core.Handle, _ time.Duration) []core.Outcome {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	var all []core.Outcome
+	for _, h := range handles {
+		all = append(all, core.Outcome{Container: h.Container.ID, Err: f.stopErr})
+		if f.stopErr == nil {
+			f.changes++
+			holding := f.holdings[h.Container.ID]
+			holding.Claim.State, holding.Claim.Use = core.StateStopped, core.UseIdle
+			f.holdings[h.Container.ID] = holding
+		}
+	}
+	return all
+}
+
+func (f *fake) Remove(ctx context.Context, _ string, _ core.StoreInfo, handles []core.Handle) []core.Outcome {
+	var all []core.Outcome
+	for _, h := range handles {
+		all = append(all, core.Outcome{Container: h.Container.ID, Err: f.DeleteContainer(ctx, h.Container.ID), StorageRemoved: true})
+	}
+	return all
+}
+
+func (f *fake) Observe(_ context.Context, layers []core.Layer) (map[core.LayerID]core.Observation, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	all := make(map[core.LayerID]core.Observation)
+	for _, l := range layers {
+		o, ok := f.observations[l.ID]
+		if !ok {
+			o.Use = core.UseIdle
+		}
+		all[l.ID] = o
+	}
+	return all, nil
+}
+
+func (f *fake) Release(context.Context, core.Layer) ([]string, error) { return nil, nil }
+
+func (f *fake) Terminate(_ context.Context, processes []core.Process, _ time.Duration) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for layer, o := range f.observations {
+		for _, p := range core.Processes(o.Evidence) {
+			if slices.ContainsFunc(processes, func(q core.Process) bool { return p.PID == q.PID }) {
+				f.observations[layer] = core.Observation{Use: core.UseIdle}
+			}
+		}
+	}
+	return nil
+}
+
+// call is what a command line came to.
+type call struct {
+	stdout, stderr string
+	code           int
+}
+
+// call runs a command line on the fake.
+func (f *fake) call(t *testing.T, args ...string) call {
+	t.Helper()
+	t.Setenv("UNMOOR_CONFIG", "")
+	t.Setenv("TZ", "UTC")
+	var stdout, stderr bytes.Buffer
+	a := &app{out: newOutput(&stdout), err: &stderr, open: func(context.Context, config.Config) (*machine, error) {
+		if f.openErr != nil {
+			return nil, f.openErr
+		}
+		return &machine{engine: &core.Engine{Store: f, Owners: f, Kernel: f}, close: func() {}}, nil
+	}}
+	code := a.run(t.Context(), args)
+	return call{stdout.String(), stderr.String(), code}
+}
+
+var errBoom = errors.New("the engine said\nno")

@@ -1,0 +1,92 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/unmoor/unmoor/core"
+)
+
+// forceFlag is --force[=none|idle|stop|kill].
+type forceFlag struct{ level core.Force }
+
+func (f *forceFlag) String() string { return f.level.String() }
+func (f *forceFlag) Type() string   { return "level" }
+func (f *forceFlag) Set(s string) error {
+	// Scripts for podman write --force=true.
+	switch s {
+	case "true":
+		s = "stop"
+	case "false":
+		s = "none"
+	}
+	if err := f.level.UnmarshalText([]byte(s)); err != nil {
+		return fmt.Errorf("the level is none, idle, stop or kill")
+	}
+	return nil
+}
+
+// secondsFlag is a length of time.
+type secondsFlag uint64
+
+func (s *secondsFlag) String() string { return strconv.FormatUint(uint64(*s), 10) }
+func (s *secondsFlag) Type() string   { return "seconds" }
+func (s *secondsFlag) Set(text string) error {
+	n, err := strconv.ParseUint(text, 10, 64)
+	if err != nil {
+		return errors.New("wants a whole number of seconds")
+	}
+	*s = secondsFlag(n)
+	return nil
+}
+
+// isForceWord is whether somebody may have written --force kill for --force=kill.
+func isForceWord(s string) bool {
+	switch s {
+	case "none", "idle", "stop", "kill":
+		return true
+	}
+	return false
+}
+
+// removalFlags are what rmi, rm and plan share.
+type removalFlags struct {
+	force   forceFlag
+	all     bool
+	ignore  bool
+	noPrune bool
+	dryRun  bool
+	quiet   bool
+	verbose bool
+	seconds secondsFlag
+	format  string
+}
+
+func (f *removalFlags) register(cmd *cobra.Command, noun string) {
+	flags := cmd.Flags()
+	flags.VarP(&f.force, "force", "f", `remove containers too: idle ones ("idle"), those that their engine stops ("stop", also plain --force), those with processes that nobody stops ("kill")`)
+	flags.Lookup("force").NoOptDefVal = "stop"
+	flags.Lookup("force").DefValue = "none"
+	flags.BoolVarP(&f.all, "all", "a", false, "all "+noun+"s of the store")
+	flags.BoolVarP(&f.ignore, "ignore", "i", false, "ignore "+noun+"s that do not exist (without it the exit code is 1, with --force too)")
+	flags.VarP(&f.seconds, "time", "t", "the grace period in `seconds`, before what does not stop is killed (default from the configuration: 10)")
+	flags.BoolVarP(&f.quiet, "quiet", "q", false, "print the IDs of what was removed alone")
+	letter := "v"
+	if noun == "container" {
+		letter = "" // -v are the volumes in podman rm
+	}
+	flags.BoolVarP(&f.verbose, "verbose", letter, false, "name everything that stands in the way, however long the list")
+	flags.StringVar(&f.format, "format", "", "print json, or each result by a Go `template`")
+}
+
+func (a *app) grace(cmd *cobra.Command, f *removalFlags) time.Duration {
+	if cmd.Flags().Changed("time") {
+		const most = 1 << 31 // 68 years: as good as for ever, and far from an overflow
+		return time.Duration(min(f.seconds, most)) * time.Second
+	}
+	return time.Duration(a.config.Removal.GracePeriod)
+}

@@ -1,0 +1,184 @@
+package main
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/unmoor/unmoor/core"
+)
+
+var update = flag.Bool("update", false, "write the golden files anew")
+
+// mixed is an image that everybody holds.
+func mixed() *fake {
+	f := newFake()
+	web := f.image("3f2a9c", "localhost/web:1")
+	f.owned("91bc", "web", web, "podman", core.StateRunning, 22402)
+	db := f.owned("92bc", "db", web, "podman", core.StateRunning, 22500)
+	f.group(db, "pod shop")
+	f.owned("93bc", "old", web, "podman", core.StateStopped)
+	f.owned("b1", "web-working-container", web, "buildah", core.StateCreated)
+	u := f.container("c1", "mystery", web)
+	f.use(u, 333, "sleep 1000", "working directory in the container")
+	f.container("c2", "leftover", web)
+	f.image("44aa", "localhost/other:latest", "localhost/other:2")
+	return f
+}
+
+// down has a container whose owner does not answer, and one that two claim.
+func down() *fake {
+	f := mixed()
+	web := f.snapshot.Images[0].ID
+	c := f.container("d1", "perhaps", web)
+	f.holdings[c] = core.Holding{Kind: core.Undetermined, Owners: []string{"podman"},
+		Reason: "podman, which may own it, did not answer within 30s",
+		Advice: `see why podman hangs, or set [plugin.podman] when_unavailable = "ignore" in config.toml to treat its containers as nobody's`}
+	c = f.container("d2", "both", web)
+	f.holdings[c] = core.Holding{Kind: core.Contested, Owners: []string{"buildah", "podman"}}
+	return f
+}
+
+func crowd() *fake {
+	f := newFake()
+	web := f.image("3f2a9c", "localhost/web:1")
+	for i := range 300 {
+		f.owned(fmt.Sprintf("a%04d", i), fmt.Sprintf("w%d", i), web, "podman", core.StateStopped)
+	}
+	for i := range 200 {
+		f.container(fmt.Sprintf("b%04d", i), fmt.Sprintf("u%d", i), web)
+	}
+	return f
+}
+
+func single() *fake {
+	f := newFake()
+	web := f.image("3f2a9c", "localhost/web:1")
+	f.owned("91bc", "web", web, "podman", core.StateRunning, 22402)
+	return f
+}
+
+func shared() *fake {
+	f := single()
+	f.container("c2", "leftover", f.snapshot.Images[0].ID)
+	return f
+}
+
+func family() *fake {
+	f := newFake()
+	base := f.image("aa11", "localhost/base:1")
+	f.image("bb11", "localhost/app:1")
+	f.snapshot.Images[1].Parent = base
+	return f
+}
+
+func TestGolden(t *testing.T) {
+	failing := func() *fake { f := single(); f.stopErr = errBoom; return f }
+	control := func() *fake {
+		f := newFake()
+		web := f.image("3f2a9c", "localhost/web:1")
+		c := f.container("c1", "x\x1b[31m", web)
+		f.use(c, 12, "sh -c \x1b]0;evil\x07 "+strings.Repeat("long ", 40), "root in the container")
+		return f
+	}
+	completed := func() *fake {
+		f := newFake()
+		f.image("44aa", "localhost/other:latest")
+		f.completed = []core.Interrupted{{Image: core.Image{ID: core.ImageID(id("3f2a9c")), Names: []string{"localhost/web:1"}}}}
+		return f
+	}
+	for _, tt := range []struct {
+		name string
+		on   func() *fake
+		args string
+		code int
+	}{
+		{"rmi refused by one", single, "rmi web:1", 2},
+		{"rmi refused by many", mixed, "rmi web:1", 2},
+		{"rmi force refused", mixed, "rmi -f web:1", 2},
+		{"rmi force idle refused", mixed, "rmi --force=idle web:1", 2},
+		{"rmi refused by owners", down, "rmi --force=kill web:1", 2},
+		{"rmi refused by owners without force", down, "rmi web:1", 2},
+		{"rmi refused by a crowd", crowd, "rmi web:1", 2},
+		{"rmi kill", mixed, "rmi --force=kill -t 5 web:1", 0},
+		{"rmi kill quiet", mixed, "rmi --force=kill -q web:1", 0},
+		{"rmi force json", shared, "rmi -f --format json web:1 nope", 1},
+		{"rmi one of several names", mixed, "rmi other", 0},
+		{"rmi by id with several names", mixed, "rmi 44aa", 2},
+		{"rmi of a parent", family, "rmi base:1", 0},
+		{"rmi of a parent by id", family, "rmi aa11", 2},
+		{"rmi all", family, "rmi --all", 0},
+		{"rmi several", mixed, "rmi nope other web:1", 2},
+		{"rmi engine fails", failing, "rmi -f web:1", 125},
+		{"rmi engine fails json", failing, "rmi -f --format json web:1", 125},
+		{"rmi control characters", control, "rmi web:1", 2},
+		{"rmi completes", completed, "rmi web:1", 0},
+		{"rmi template", mixed, "rmi --force=kill --format {{.Reference}}\\t{{.Status}} web:1 other", 0},
+		{"plan", mixed, "plan --force=kill web:1", 0},
+		{"plan blocked", mixed, "plan web:1", 2},
+		{"plan json", mixed, "plan --force=stop --format json web:1", 2},
+		{"plan container", mixed, "plan old", 0},
+		{"rm idle", mixed, "rm old leftover", 0},
+		{"rm refused", mixed, "rm web mystery", 2},
+		{"rm force", mixed, "rm -f web db", 0},
+		{"rm json", mixed, "rm --format json old", 0},
+		{"why image", down, "why web:1", 0},
+		{"why container", mixed, "why mystery", 0},
+		{"why idle container", mixed, "why leftover", 0},
+		{"why free image", family, "why app:1", 0},
+		{"why json", single, "why --format json web:1", 0},
+		{"why unknown", single, "why nope", 1},
+		{"ps", down, "ps -s", 0},
+		{"ps json", single, "ps --format json", 0},
+		{"ps table", down, "ps --format table\\040{{.ID}}\\t{{.Use}} --filter use=in_use", 0},
+		{"ps row json", single, "ps --format {{json\\040.}}", 0},
+		{"images row json", family, "images --format {{json\\040.}}", 0},
+		{"images in capitals", family, "images --format JSON", 0},
+		{"why of a container in a pod", mixed, "why db", 0},
+		{"rm of a container in a pod", mixed, "rm db", 2},
+		{"rm while its owner is down", down, "rm perhaps", 2},
+		{"rmi with global flags", mixed, "--runroot /run/o'x --storage-driver vfs --storage-opt vfs.a=b rmi web:1", 2},
+		{"rmi template id", mixed, "rmi --force=kill --format {{.ID}} web:1", 0},
+		{"images", mixed, "images", 0},
+		{"images json", family, "images --format json", 0},
+	} {
+		t.Run(strings.ReplaceAll(tt.name, " ", "-"), func(t *testing.T) {
+			var args []string
+			for _, a := range strings.Fields(tt.args) {
+				args = append(args, strings.ReplaceAll(a, `\040`, " "))
+			}
+			f := tt.on()
+			got := f.call(t, args...)
+			if got.code != tt.code {
+				t.Errorf("exit %d, want %d", got.code, tt.code)
+			}
+			text := fmt.Sprintf("$ unmoor %s\n%s-- stderr --\n%s-- exit %d\n", strings.Join(args, " "), got.stdout, got.stderr, got.code)
+			text = regexp.MustCompile(`\d+ (seconds|minutes|hours|days|weeks|months|years) ago`).ReplaceAllString(text, "some time ago")
+			text = regexp.MustCompile(`(CREATED|ago)  +`).ReplaceAllString(text, "$1  ")
+			text = regexp.MustCompile(`"revision": "[0-9a-f]{64}"`).ReplaceAllString(text, `"revision": "…"`)
+			path := filepath.Join("testdata", "golden", strings.ReplaceAll(tt.name, " ", "-")+".txt")
+			if *update {
+				if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+					t.Fatal(err)
+				}
+				return
+			}
+			want, err := os.ReadFile(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(string(want), text); diff != "" {
+				t.Errorf("(-%s +got):\n%s", path, diff)
+			}
+			if tt.code == 2 && f.changes > 0 && !strings.Contains(tt.name, "several") && tt.name != "rm refused" {
+				t.Errorf("refused, and %d changes were made", f.changes)
+			}
+		})
+	}
+}

@@ -1,0 +1,22 @@
+// Package cstore is core.Store over a containers/storage store.
+//
+// It is the only package that imports containers/storage and containers/image, for two copies of
+// the storage module in one process would not exclude each other, and so that a change of module is
+// one package's work.
+//
+// Promises. No lock of the store is held between two calls. The store is never shut down or wiped,
+// since engines share its mounts. Names are never added. A record file that cannot be read stops
+// every call before it changes anything, and so does one that a crash emptied, which the library
+// would take for a store without records. After a call that failed in an unforeseen way the records
+// are read from disk again, since the library's memory and the disk may differ then.
+//
+// An image's deletion is announced in a file of ours, GRAPHROOT/unmoor/delete-ID.json, before the
+// library begins with it, for the library deletes the record first and a process killed then leaves
+// layers that nothing refers to. The file goes last. All that is done under a file lock of ours,
+// GRAPHROOT/unmoor/lock, which dies with its process: whoever holds it knows that an announcement
+// that is there belongs to nobody alive. The library's own lock files are never opened, since closing
+// any descriptor of one gives up the process's locks.
+//
+// Hazards. The library deletes through mounts: a caller of DeleteContainer or DeleteImage sees to it
+// first that nothing is mounted at or below the layers (see core.Kernel).
+package cstore

@@ -1,0 +1,15 @@
+package cstore
+
+// SetStep has f called before each step of a deletion.
+func (s *Store) SetStep(f func(name string)) { s.step = f }
+
+// For fuzzing.
+var (
+	ParseManifest = parseManifest
+	ParseHistory  = parseHistory
+	BuiltOn       = builtOn
+	ParseIntent   = parseIntent
+)
+
+func (m manifest) IsList() bool   { return m.list }
+func (m manifest) Config() string { return m.config }

@@ -1,0 +1,203 @@
+package cstore
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/unmoor/unmoor/core"
+)
+
+// intent announces the deletion of an image.
+type intent struct {
+	// Version is 1.
+	Version int `json:"version"`
+	// Image is the image as it was.
+	Image core.Image `json:"image"`
+	// Layers are all its layers in the store itself, children before parents.
+	Layers []intentLayer `json:"layers"`
+	// Next is the dangling parent that is to be deleted after it. The announcement stays until then.
+	Next core.ImageID `json:"next,omitempty"`
+
+	path string
+}
+
+// intentLayer names a layer by ID and time, since one that was fetched again has the same ID.
+type intentLayer struct {
+	ID      core.LayerID `json:"id"`
+	Created time.Time    `json:"created"`
+}
+
+const (
+	intentPrefix = "delete-"
+	intentSuffix = ".json"
+	draftSuffix  = ".tmp"
+)
+
+func (s *Store) intentDir() string { return filepath.Join(s.info.GraphRoot, "unmoor") }
+
+// pending is whether there is an announcement at all, or its draft. It takes no lock.
+func (s *Store) pending() (bool, error) {
+	entries, err := os.ReadDir(s.intentDir())
+	if errors.Is(err, os.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, s.wrap("look for interrupted deletions", err)
+	}
+	for _, e := range entries {
+		if strings.HasPrefix(e.Name(), intentPrefix) {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
+// lockIntents waits until no other process deletes images with announcements. The lock ends with
+// unlock or with the process.
+func (s *Store) lockIntents(ctx context.Context) (unlock func(), err error) {
+	fail := func(err error) (func(), error) { return nil, s.wrap("lock the announcements of deletions", err) }
+	if err := os.MkdirAll(s.intentDir(), 0o700); err != nil {
+		return fail(err)
+	}
+	fd, err := unix.Open(filepath.Join(s.intentDir(), "lock"), unix.O_RDWR|unix.O_CREAT|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return fail(err)
+	}
+	wait := time.NewTicker(10 * time.Millisecond)
+	defer wait.Stop()
+	for {
+		err := unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB)
+		switch {
+		case err == nil:
+			return func() { _ = unix.Close(fd) }, nil // Nothing was written: there is nothing to lose.
+		case errors.Is(err, unix.EINTR):
+			continue
+		case !errors.Is(err, unix.EWOULDBLOCK):
+			_ = unix.Close(fd)
+			return fail(err)
+		}
+		select {
+		case <-ctx.Done():
+			_ = unix.Close(fd)
+			return nil, fmt.Errorf("wait for another deletion of an image: %w", ctx.Err())
+		case <-wait.C:
+		}
+	}
+}
+
+// announce puts the intent on the disk, whole. The caller holds the lock.
+func (s *Store) announce(i *intent) error {
+	i.path = filepath.Join(s.intentDir(), intentPrefix+string(i.Image.ID)+intentSuffix)
+	data, err := json.Marshal(i)
+	if err != nil {
+		return fmt.Errorf("write down the deletion of image %s: %w", i.Image.ID.Short(), err)
+	}
+	if err := replace(i.path, data); err != nil {
+		return s.wrap("write down the deletion of image "+i.Image.ID.Short(), err)
+	}
+	return nil
+}
+
+// replace writes a file so that after a crash it has the old contents or the new ones.
+func replace(path string, data []byte) (err error) {
+	draft := path + draftSuffix
+	f, err := os.OpenFile(draft, os.O_WRONLY|os.O_CREATE|os.O_TRUNC|syscall.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			_ = os.Remove(draft) // It says nothing yet; the next holder of the lock removes it too.
+		}
+	}()
+	_, err = f.Write(data)
+	if err == nil {
+		err = f.Sync()
+	}
+	if closeErr := f.Close(); err == nil {
+		err = closeErr
+	}
+	if err != nil {
+		return err
+	}
+	if err := os.Rename(draft, path); err != nil {
+		return err
+	}
+	return syncDir(filepath.Dir(path))
+}
+
+func syncDir(path string) error {
+	dir, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	return dir.Sync()
+}
+
+// drop ends an announcement. Where a power cut brings it back, completing it finds nothing to do.
+func (s *Store) drop(i *intent) error {
+	if err := os.Remove(i.path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return s.wrap("remove the announcement of a deletion", err)
+	}
+	return nil
+}
+
+// intents reads the announcements that are there, and removes drafts. One that cannot be read is an
+// error besides the others. The caller holds the lock, so all of them were left by a process that
+// died.
+func (s *Store) intents() ([]*intent, error) {
+	entries, err := os.ReadDir(s.intentDir())
+	if err != nil {
+		return nil, s.wrap("look for interrupted deletions", err)
+	}
+	var found []*intent
+	var errs []error
+	for _, e := range entries {
+		path := filepath.Join(s.intentDir(), e.Name())
+		switch {
+		case !strings.HasPrefix(e.Name(), intentPrefix):
+			continue
+		case strings.HasSuffix(e.Name(), draftSuffix):
+			// The deletion had not begun.
+			if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+				errs = append(errs, err)
+			}
+			continue
+		}
+		data, err := os.ReadFile(path)
+		if err == nil {
+			var i *intent
+			if i, err = parseIntent(data); err == nil {
+				i.path = path
+				found = append(found, i)
+				continue
+			}
+		}
+		errs = append(errs, fmt.Errorf("read the interrupted deletion in %s (remove the file if it is damaged): %w", path, err))
+	}
+	return found, errors.Join(errs...)
+}
+
+func parseIntent(data []byte) (*intent, error) {
+	i := new(intent)
+	if err := json.Unmarshal(data, i); err != nil {
+		return nil, err
+	}
+	if i.Version != 1 {
+		return nil, fmt.Errorf("version %d is not known", i.Version)
+	}
+	if i.Image.ID == "" {
+		return nil, errors.New("it names no image")
+	}
+	return i, nil
+}

@@ -1,0 +1,65 @@
+package core
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+)
+
+// The errors to branch on.
+var (
+	// ErrImageUnknown: no image of this store has that name or ID.
+	ErrImageUnknown = errors.New("no such image")
+	// ErrContainerUnknown: no container of this store has that name or ID.
+	ErrContainerUnknown = errors.New("no such container")
+	// ErrImageInUse: the store refuses to delete an image, since a container of it is there.
+	ErrImageInUse = errors.New("image is used by a container")
+	// ErrReadOnly: the record lies in an additional image store, which is never written.
+	ErrReadOnly = errors.New("read-only store")
+	// ErrStoreUnavailable: the store cannot be opened or read.
+	ErrStoreUnavailable = errors.New("store unavailable")
+	// ErrStillInUse: what was to be removed is in use, seen after the plan was made.
+	ErrStillInUse = errors.New("still in use")
+	// ErrPlanStale: the store, an owner or an answer about use changed since the plan was made.
+	ErrPlanStale = errors.New("the plan no longer holds")
+)
+
+// AmbiguousError is a name or an ID prefix that fits several images or containers.
+type AmbiguousError struct {
+	Reference  string
+	Candidates []string
+}
+
+func (e *AmbiguousError) Error() string {
+	return fmt.Sprintf("%q is ambiguous: %s", e.Reference, strings.Join(e.Candidates, ", "))
+}
+
+// BusyError says that a container is in use, or that its use could not be ruled out, with the
+// evidence. It wraps ErrStillInUse.
+type BusyError struct {
+	Container   ContainerID
+	Observation Observation
+	// Reason is one clause: "its mount at … is busy".
+	Reason string
+}
+
+func (e *BusyError) Error() string {
+	s := fmt.Sprintf("container %s is %s: %s", e.Container.Short(), useClause(e.Observation.Use), e.Reason)
+	for _, p := range Processes(e.Observation.Evidence) {
+		s += fmt.Sprintf(" (pid %d, %s)", p.PID, p.Command)
+	}
+	return s
+}
+
+func (e *BusyError) Unwrap() error { return ErrStillInUse }
+
+func useClause(u Use) string {
+	switch u {
+	case UseInUse:
+		return "in use"
+	case UseIdle:
+		return "idle"
+	case UseUnknown:
+	}
+	return "perhaps in use"
+}

@@ -1,0 +1,133 @@
+package core
+
+import (
+	"context"
+	"fmt"
+)
+
+// Survey says of each container who owns it and whether it is in use. The answer has the
+// containers' order.
+func (e *Engine) Survey(ctx context.Context, snapshot *Snapshot, containers []Container) ([]Holder, error) {
+	holdings := e.claim(ctx, snapshot.Store, containers)
+	observations, err := e.observe(ctx, containers, nil)
+	if err != nil {
+		return nil, err
+	}
+	holders := make([]Holder, len(containers))
+	for i, c := range containers {
+		h := Holder{Container: c, Holding: holdings[c.ID], Observation: observations[c.Layer.ID]}
+		h.Use, h.Reason = Judge(h.Holding, h.Observation)
+		holders[i] = h
+	}
+	return holders, nil
+}
+
+// Plan gathers the facts and decides. It changes nothing.
+func (e *Engine) Plan(ctx context.Context, request Request) (*Plan, error) {
+	snapshot, err := e.Store.Snapshot(ctx)
+	if err != nil {
+		return nil, err
+	}
+	facts := Facts{Snapshot: snapshot}
+	facts.Holdings = e.claim(ctx, snapshot.Store, candidates(snapshot, request))
+	d := &decision{facts: facts}
+	wanted, layers := d.subjects(request)
+	facts.Holdings = e.claimRest(ctx, snapshot.Store, wanted, facts.Holdings)
+	facts.Observations, err = e.observe(ctx, wanted, layers)
+	if err != nil {
+		return nil, err
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	return Decide(facts, request), nil
+}
+
+// candidates are the containers to ask the owners about. Only an owner knows which other images a
+// container mounts as volumes, so the deletion of an image asks about all of them.
+func candidates(snapshot *Snapshot, request Request) []Container {
+	if len(request.Images) > 0 {
+		return snapshot.Containers
+	}
+	var asked []Container
+	for _, id := range request.Containers {
+		if c, ok := snapshot.Container(id); ok {
+			asked = append(asked, c)
+		}
+	}
+	return asked
+}
+
+// subjects lists the containers that the request may touch, and the images' own layers, dangling
+// parents included.
+func (d *decision) subjects(request Request) ([]Container, []Layer) {
+	var containers []Container
+	seen := make(map[ContainerID]bool)
+	add := func(more []Container) {
+		for _, c := range more {
+			if !seen[c.ID] {
+				seen[c.ID] = true
+				containers = append(containers, c)
+			}
+		}
+	}
+	var layers []Layer
+	visited := make(map[ImageID]bool)
+	for _, t := range request.Images {
+		for id := t.ID; id != "" && !visited[id]; {
+			visited[id] = true
+			image, ok := d.facts.Snapshot.Image(id)
+			if !ok {
+				break
+			}
+			add(d.containersOf(id))
+			layers = append(layers, image.layers()...)
+			id = image.Parent
+		}
+	}
+	for _, id := range request.Containers {
+		if c, ok := d.facts.Snapshot.Container(id); ok {
+			add(d.closure([]Container{c}))
+		}
+	}
+	return containers, layers
+}
+
+// claim asks the owners, and sees to it that every container has a holding.
+func (e *Engine) claim(ctx context.Context, store StoreInfo, containers []Container) map[ContainerID]Holding {
+	if len(containers) == 0 {
+		return map[ContainerID]Holding{}
+	}
+	return e.Owners.Claim(ctx, store, containers)
+}
+
+// claimRest asks about the containers that go along and that were not asked about yet. Their own
+// company is that of the group that brought them in, so one more round is enough; a container
+// without a holding stays undetermined.
+func (e *Engine) claimRest(ctx context.Context, store StoreInfo, wanted []Container, known map[ContainerID]Holding) map[ContainerID]Holding {
+	var rest []Container
+	for _, c := range wanted {
+		if _, ok := known[c.ID]; !ok {
+			rest = append(rest, c)
+		}
+	}
+	for id, h := range e.claim(ctx, store, rest) {
+		known[id] = h
+	}
+	return known
+}
+
+// observe asks the kernel about the containers' layers and others, in one scan.
+func (e *Engine) observe(ctx context.Context, containers []Container, layers []Layer) (map[LayerID]Observation, error) {
+	for _, c := range containers {
+		layers = append(layers, c.Layer)
+	}
+	if len(layers) == 0 {
+		return map[LayerID]Observation{}, nil
+	}
+	seen, err := e.Kernel.Observe(ctx, layers)
+	if err != nil {
+		return nil, fmt.Errorf("look for processes and mounts of the store: %w", err)
+	}
+	return seen, nil
+}

@@ -1,0 +1,237 @@
+package core
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+)
+
+// world is a double of store, owners and kernel together: a small machine whose containers can be
+// started, stopped and deleted, so that Execute meets consequences and not recorded answers.
+type world struct {
+	mu         sync.Mutex
+	images     []Image
+	containers []Container
+	// owners says whose a container is; running and procs what uses it.
+	owner   map[ContainerID]string
+	claims  map[ContainerID]Claim
+	running map[ContainerID]bool
+	procs   map[ContainerID][]Process
+	// stubborn processes survive a stop through the owner.
+	stubborn map[ContainerID][]Process
+	// down owners answer nothing.
+	down map[string]bool
+	// at is run before the named step.
+	at  map[string]func()
+	log []string
+}
+
+func newWorld() *world {
+	return &world{
+		owner: map[ContainerID]string{}, claims: map[ContainerID]Claim{}, running: map[ContainerID]bool{},
+		procs: map[ContainerID][]Process{}, stubborn: map[ContainerID][]Process{}, down: map[string]bool{},
+		at: map[string]func(){},
+	}
+}
+
+func (w *world) engine() *Engine {
+	return &Engine{Store: w, Owners: w, Kernel: w, Step: func(name string) {
+		w.mu.Lock()
+		f := w.at[name]
+		delete(w.at, name)
+		w.mu.Unlock()
+		if f != nil {
+			f()
+		}
+	}}
+}
+
+func (w *world) image(id string, names ...string) ImageID {
+	i := Image{ID: ImageID(id), Names: names, Layer: Layer{ID: LayerID("layer-" + id), Driver: "overlay"}, UniqueSize: 100}
+	w.images = append(w.images, i)
+	return i.ID
+}
+
+func (w *world) child(id string, parent ImageID, names ...string) ImageID {
+	w.image(id, names...)
+	w.images[len(w.images)-1].Parent = parent
+	return ImageID(id)
+}
+
+// container adds one; owner "" is nobody's.
+func (w *world) container(id string, image ImageID, owner string) ContainerID {
+	c := Container{ID: ContainerID(id), ImageID: image, LayerID: LayerID("layer-" + id),
+		Layer: Layer{ID: LayerID("layer-" + id), Driver: "overlay"}}
+	w.containers = append(w.containers, c)
+	w.owner[c.ID] = owner
+	return c.ID
+}
+
+func (w *world) start(id ContainerID, pid int) {
+	w.running[id] = true
+	w.procs[id] = []Process{{PID: pid, StartTime: 1, Command: "app"}}
+}
+
+func (w *world) note(format string, args ...any) { w.log = append(w.log, fmt.Sprintf(format, args...)) }
+
+func (w *world) has(id ContainerID) bool {
+	return slices.ContainsFunc(w.containers, func(c Container) bool { return c.ID == id })
+}
+
+func (w *world) hasImage(id ImageID) bool {
+	return slices.ContainsFunc(w.images, func(i Image) bool { return i.ID == id })
+}
+
+func (w *world) Info() StoreInfo { return StoreInfo{GraphDriver: "overlay"} }
+
+func (w *world) Snapshot(context.Context) (*Snapshot, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return &Snapshot{Images: slices.Clone(w.images), Containers: slices.Clone(w.containers)}, nil
+}
+
+func (w *world) ResolveImage(_ context.Context, s *Snapshot, reference string) (ImageID, string, error) {
+	return "", "", ErrImageUnknown
+}
+
+func (w *world) DeleteContainer(_ context.Context, id ContainerID) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if !w.has(id) {
+		return ErrContainerUnknown
+	}
+	w.note("delete %s", id)
+	w.containers = slices.DeleteFunc(w.containers, func(c Container) bool { return c.ID == id })
+	return nil
+}
+
+func (w *world) RemoveNames(_ context.Context, id ImageID, names []string) error {
+	for i := range w.images {
+		if w.images[i].ID == id {
+			w.note("untag %s %s", id, strings.Join(names, " "))
+			w.images[i].Names = slices.DeleteFunc(slices.Clone(w.images[i].Names), func(n string) bool { return slices.Contains(names, n) })
+		}
+	}
+	return nil
+}
+
+func (w *world) DeleteImage(_ context.Context, id, next ImageID) error {
+	if slices.ContainsFunc(w.containers, func(c Container) bool { return c.ImageID == id }) {
+		return ErrImageInUse
+	}
+	w.note("delete image %s", id)
+	if next != "" {
+		w.note("then %s", next)
+	}
+	w.images = slices.DeleteFunc(w.images, func(i Image) bool { return i.ID == id })
+	return nil
+}
+
+func (w *world) CompleteInterrupted(context.Context) ([]Interrupted, error) { return nil, nil }
+
+func (w *world) ContainerSize(context.Context, Container) (int64, error) { return 7, nil }
+
+func (w *world) Claim(_ context.Context, _ StoreInfo, containers []Container) map[ContainerID]Holding {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	all := make(map[ContainerID]Holding)
+	for _, c := range containers {
+		owner := w.owner[c.ID]
+		switch {
+		case owner == "":
+			all[c.ID] = Holding{Kind: Unowned}
+		case w.down[owner]:
+			all[c.ID] = Holding{Kind: Undetermined, Owners: []string{owner}, Reason: owner + " does not answer"}
+		default:
+			claim := w.claims[c.ID]
+			claim.Container, claim.Ownership = c.ID, OwnershipMine
+			claim.State, claim.Use = StateStopped, UseIdle
+			if w.running[c.ID] {
+				claim.State, claim.Use = StateRunning, UseInUse
+			}
+			all[c.ID] = Holding{Kind: Owned, Owners: []string{owner}, Claim: claim}
+		}
+	}
+	return all
+}
+
+func (w *world) Stop(_ context.Context, owner string, _ StoreInfo, handles []Handle, _ time.Duration) []Outcome {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	var out []Outcome
+	for _, h := range handles {
+		w.note("stop %s by %s", h.Container.ID, owner)
+		w.running[h.Container.ID] = false
+		w.procs[h.Container.ID] = w.stubborn[h.Container.ID]
+		out = append(out, Outcome{Container: h.Container.ID})
+	}
+	return out
+}
+
+func (w *world) Remove(_ context.Context, owner string, _ StoreInfo, handles []Handle) []Outcome {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	var out []Outcome
+	for _, h := range handles {
+		id := h.Container.ID
+		o := Outcome{Container: id}
+		switch {
+		case w.running[id]:
+			o.Err = fmt.Errorf("%s is running: %w", id, ErrStillInUse)
+		case owner == "records": // an engine whose own removal leaves the storage to us
+		default:
+			w.note("remove %s by %s", id, owner)
+			w.containers = slices.DeleteFunc(w.containers, func(c Container) bool { return c.ID == id })
+			o.StorageRemoved = true
+		}
+		out = append(out, o)
+	}
+	return out
+}
+
+func (w *world) Observe(_ context.Context, layers []Layer) (map[LayerID]Observation, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	all := make(map[LayerID]Observation)
+	for _, l := range layers {
+		all[l.ID] = w.observation(l)
+	}
+	return all, nil
+}
+
+func (w *world) observation(l Layer) Observation {
+	o := Observation{Use: UseIdle}
+	for _, p := range w.procs[ContainerID(strings.TrimPrefix(string(l.ID), "layer-"))] {
+		o.Use = UseInUse
+		o.Evidence = append(o.Evidence, Evidence{Source: SourceKernel, Kind: EvidenceProcess, Process: &p})
+	}
+	return o
+}
+
+func (w *world) Release(_ context.Context, l Layer) ([]string, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if o := w.observation(l); o.Use != UseIdle {
+		return nil, &BusyError{Observation: o, Reason: "busy"}
+	}
+	return nil, nil
+}
+
+func (w *world) Terminate(_ context.Context, processes []Process, _ time.Duration) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, p := range processes {
+		if p.PID == 1 {
+			return errors.New("pid 1 is never ended")
+		}
+		w.note("kill %d", p.PID)
+		for id, all := range w.procs {
+			w.procs[id] = slices.DeleteFunc(slices.Clone(all), func(q Process) bool { return q.PID == p.PID })
+		}
+	}
+	return nil
+}

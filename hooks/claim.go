@@ -1,0 +1,111 @@
+package hooks
+
+import (
+	"context"
+	"slices"
+	"sync"
+
+	"github.com/unmoor/unmoor/core"
+)
+
+// Claim asks every plugin about the containers, all plugins side by side, in one batch each.
+func (r *Registry) Claim(ctx context.Context, store core.StoreInfo, containers []core.Container) map[core.ContainerID]core.Holding {
+	holdings := make(map[core.ContainerID]core.Holding, len(containers))
+	if len(containers) == 0 {
+		return holdings
+	}
+	votes := make([]vote, len(r.entries))
+	var wg sync.WaitGroup
+	for i, e := range r.entries {
+		wg.Go(func() { votes[i] = ask(ctx, e, store, containers) })
+	}
+	wg.Wait()
+	for _, c := range containers {
+		holdings[c.ID] = hold(c, votes)
+	}
+	return holdings
+}
+
+// vote is what asking one plugin came to: claims that hold, or a fault.
+type vote struct {
+	entry  Entry
+	claims map[core.ContainerID]core.Claim
+	fault  *fault
+}
+
+func ask(ctx context.Context, e Entry, store core.StoreInfo, containers []core.Container) vote {
+	store.GraphOptions = slices.Clone(store.GraphOptions)
+	copies := cloneContainers(containers)
+	claims, f := call(ctx, e.ClaimTimeout, func(ctx context.Context) ([]core.Claim, error) {
+		return e.Plugin.Claim(ctx, store, copies)
+	})
+	if f != nil {
+		return vote{entry: e, fault: f}
+	}
+	valid, err := check(e.Name, containers, claims)
+	if err != nil {
+		return vote{entry: e, fault: &fault{faultGarbage, err}}
+	}
+	return vote{entry: e, claims: valid}
+}
+
+// cloneContainers gives a plugin containers of its own, so that nothing it does to them, even after
+// it was abandoned, reaches another one.
+func cloneContainers(containers []core.Container) []core.Container {
+	copies := slices.Clone(containers)
+	for i := range copies {
+		copies[i].Names = slices.Clone(copies[i].Names)
+		copies[i].BigDataNames = slices.Clone(copies[i].BigDataNames)
+	}
+	return copies
+}
+
+// hold makes one container's holding of all the votes. Doubt outweighs a claim: a container that
+// one plugin claims and that another one, which does not answer, may own too is undetermined.
+// Otherwise a plugin could take another one's container while that one is down.
+func hold(c core.Container, votes []vote) core.Holding {
+	var doubts, claimed, ignored []vote
+	for _, v := range votes {
+		switch {
+		case v.fault == nil:
+			switch v.claims[c.ID].Ownership {
+			case core.OwnershipMine:
+				claimed = append(claimed, v)
+			case core.OwnershipNotMine:
+			case core.OwnershipUnknown:
+				fallthrough
+			default:
+				doubts = append(doubts, v)
+			}
+		case v.entry.Required:
+			doubts = append(doubts, v)
+		case v.fault.kind != faultCanceled && v.entry.WhenUnavailable == Ignore:
+			if fits(v.entry.Hints, c) {
+				ignored = append(ignored, v)
+			}
+		case fits(v.entry.Hints, c):
+			doubts = append(doubts, v)
+		}
+	}
+	switch {
+	case len(claimed) > 1:
+		return core.Holding{Kind: core.Contested, Owners: names(claimed),
+			Reason: "claimed by " + list(names(claimed)),
+			Advice: "find out which of them it belongs to, and remove it there"}
+	case len(doubts) > 0:
+		return undetermined(c, doubts, claimed)
+	case len(claimed) == 1:
+		return core.Holding{Kind: core.Owned, Owners: names(claimed), Claim: claimed[0].claims[c.ID],
+			Reason: ignoredNote(ignored)}
+	}
+	return core.Holding{Kind: core.Unowned, Reason: ignoredNote(ignored)}
+}
+
+func names(votes []vote) []string {
+	all := make([]string, len(votes))
+	for i, v := range votes {
+		all[i] = v.entry.Name
+	}
+	slices.Sort(all)
+	return all
+}

@@ -1,0 +1,78 @@
+package hooks
+
+import (
+	"context"
+	"time"
+
+	"github.com/unmoor/unmoor/core"
+)
+
+// Plugin speaks for one engine. It answers only for that engine, in the store that it is asked
+// about, and never deletes what the engine does not own. Its methods may be called from several
+// goroutines at once, and return soon after ctx ends.
+type Plugin interface {
+	// Describe says who the plugin is. The name equals its entry's.
+	Describe(ctx context.Context) (core.Description, error)
+	// Claim says which of the containers the engine owns, and whether they are in use: exactly one
+	// claim a container, in any order, without side effects. An error means that the engine could
+	// not be asked at all.
+	Claim(ctx context.Context, store core.StoreInfo, containers []core.Container) ([]core.Claim, error)
+	// Stop stops containers the engine's own way, all of them side by side, with grace between the
+	// polite signal and the forcible one; zero is the forcible one at once. There is one outcome a
+	// handle. A container that is stopped or gone is a success.
+	Stop(ctx context.Context, store core.StoreInfo, handles []core.Handle, grace time.Duration) []core.Outcome
+	// Remove removes stopped containers the engine's own way, its records included. There is one
+	// outcome a handle. A container that is gone is a success; one that runs again is refused with
+	// an error that wraps core.ErrStillInUse.
+	Remove(ctx context.Context, store core.StoreInfo, handles []core.Handle) []core.Outcome
+}
+
+// WhenUnavailable says what becomes of the containers that a plugin may own and that it cannot
+// answer for.
+type WhenUnavailable int
+
+// The choices of an operator. The zero value keeps the containers.
+const (
+	Block WhenUnavailable = iota
+	Ignore
+)
+
+// The deadlines of an entry that sets none.
+const (
+	DefaultClaimTimeout  = 30 * time.Second
+	DefaultStopMargin    = 30 * time.Second
+	DefaultRemoveTimeout = 2 * time.Minute
+)
+
+// Entry is a plugin with its settings.
+type Entry struct {
+	Plugin Plugin
+	// Name is the plugin's, such as podman; it stands in holdings and in config.toml.
+	Name string
+	// Hints hold even when the plugin never answered. An entry without hints may own anything.
+	Hints []core.ClaimHint
+	// Required is whether no container may be touched while the plugin does not answer.
+	Required bool
+	// WhenUnavailable says what a failure means for the containers that fit a hint. A required
+	// plugin cannot be ignored.
+	WhenUnavailable WhenUnavailable
+	// ClaimTimeout bounds a call of Claim or Describe, RemoveTimeout one of Remove; StopMargin is
+	// what a call of Stop may take beyond the grace period. Zero is the default. Remove is given
+	// another 200 ms for each container of its batch.
+	ClaimTimeout  time.Duration
+	StopMargin    time.Duration
+	RemoveTimeout time.Duration
+}
+
+func (e Entry) withDefaults() Entry {
+	if e.ClaimTimeout <= 0 {
+		e.ClaimTimeout = DefaultClaimTimeout
+	}
+	if e.StopMargin <= 0 {
+		e.StopMargin = DefaultStopMargin
+	}
+	if e.RemoveTimeout <= 0 {
+		e.RemoveTimeout = DefaultRemoveTimeout
+	}
+	return e
+}

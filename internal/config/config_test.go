@@ -1,0 +1,174 @@
+package config
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+const shipped = "../../config.toml"
+
+func TestShippedFileEqualsDefault(t *testing.T) {
+	text, err := os.ReadFile(shipped)
+	if err != nil {
+		t.Fatal(err)
+	}
+	uncommented := regexp.MustCompile(`(?m)^# ([a-z_]+ = )`).ReplaceAllString(string(text), "$1")
+	for name, text := range map[string]string{"as shipped": string(text), "every key set": uncommented} {
+		c, err := Parse("config.toml", text)
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		want := Default()
+		want.Store.Options = c.Store.Options // nil and empty are the same
+		if diff := cmp.Diff(want, c); diff != "" || len(c.Store.Options) != 0 {
+			t.Errorf("%s (-default +file):\n%s", name, diff)
+		}
+	}
+	c := Default()
+	table := ""
+	keys := make(map[string]bool)
+	for line := range strings.Lines(uncommented) {
+		line = strings.TrimSpace(line)
+		if strings.HasPrefix(line, "[") {
+			table = strings.Trim(line, "[]")
+		} else if key, _, ok := strings.Cut(line, " = "); ok && !strings.HasPrefix(line, "#") {
+			keys[table+"."+key] = true
+		}
+	}
+	for _, s := range c.settings() {
+		if !keys[s.key] {
+			t.Errorf("%s is not in config.toml", s.key)
+		}
+	}
+}
+
+func TestParse(t *testing.T) {
+	c, err := Parse("f", `
+[store]
+root = "/srv/store"
+options = ["a=b"]
+[removal]
+grace_period = "1m30s"
+[plugin]
+podman.command = ["/opt/podman", "--tmpdir", "/x"]
+[plugin.buildah]
+when_unavailable = "ignore"
+[log]
+level = "debug"
+`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := Default()
+	want.Store.Root, want.Store.Options = "/srv/store", []string{"a=b"}
+	want.Removal.GracePeriod = Duration(90 * time.Second)
+	want.Podman.Command = []string{"/opt/podman", "--tmpdir", "/x"}
+	want.Buildah.WhenUnavailable = Ignore
+	want.Log.Level = "debug"
+	if diff := cmp.Diff(want, c); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestErrorsNameFileLineAndKey(t *testing.T) {
+	for name, tt := range map[string]struct{ text, want string }{
+		"an unknown key":             {"[store]\n\ngraph = 1\n", "f:3: store.graph: no such key"},
+		"a key in the wrong case":    {"[store]\nRoot = \"/x\"\n", "f:2: store.Root: no such key"},
+		"an unknown section":         {"[stores]\nroot = 1\n", "f:1: stores: no such key"},
+		"an unknown plugin":          {"[log]\n[plugin.docker]\nenabled = true\n", "f:2: plugin.docker: no such plugin; there are buildah, crio, podman"},
+		"a value of another type":    {"[store]\nroot = 3\n", "f:2: store.root: wants a string"},
+		"a word for a boolean":       {"[plugin.podman]\nenabled = \"yes\"\n", "f:2: plugin.podman.enabled: wants true or false"},
+		"a list of numbers":          {"[store]\noptions = [1]\n", "f:2: store.options: wants a list of strings"},
+		"a number for a duration":    {"[removal]\ngrace_period = 10\n", `f:2: removal.grace_period: wants a length of time such as "10s" or "1m30s", not "10"`},
+		"a negative duration":        {"[removal]\ngrace_period = \"-1s\"\n", `f:2: removal.grace_period: wants a length of time such as "10s" or "1m30s", not "-1s"`},
+		"a table for a duration":     {"[removal]\ngrace_period.x = 1\n", "f:2: removal.grace_period.x: no such key"},
+		"an unknown word":            {"[plugin.podman]\nwhen_unavailable = \"maybe\"\n", `f:2: plugin.podman.when_unavailable: is "block" or "ignore", not "maybe"`},
+		"an unknown level":           {"\n\n[log]\nlevel = \"loud\"\n", `f:4: log.level: is one of "debug", "info", "warn" and "error", not "loud"`},
+		"no time to answer":          {"[plugin.buildah]\nclaim_timeout = \"0s\"\n", "f:2: plugin.buildah.claim_timeout: wants more than 0: without an answer nothing could be removed"},
+		"a required disabled plugin": {"[plugin.buildah]\nenabled = false\nrequired = true\n", "f:3: plugin.buildah.required: is true, but the plugin is not enabled"},
+		"no command":                 {"[plugin.podman]\ncommand = []\n", `f:2: plugin.podman.command: wants a program, such as ["podman"]`},
+		"an address of no kind":      {"[plugin.podman]\naddress = \"tcp://x\"\n", `f:2: plugin.podman.address: wants a socket such as "unix:///run/podman/podman.sock", not "tcp://x"`},
+		"a relative root":            {"[store]\nroot = \"x\"\n", `f:2: store.root: wants an absolute path, not "x"`},
+		"a value for a section":      {"store = 3\n", "f:1: store: is a section: write [store]"},
+		"a list of sections":         {"[[log]]\nlevel = \"info\"\n", "f:1: log: is a section: write [log]"},
+		"no TOML":                    {"[log]\nlevel\n", "f:2: expected"},
+		"a key twice":                {"[log]\nlevel = \"info\"\nlevel = \"warn\"\n", "f:3: "},
+		"all that is wrong":          {"x = 1\ny = 2\n", "f:1: x: no such key\nf:2: y: no such key"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := Parse("f", tt.text)
+			if err == nil {
+				t.Fatal("no error")
+			}
+			if got := err.Error(); !strings.HasPrefix(got, tt.want) {
+				t.Errorf("got  %s\nwant %s", got, tt.want)
+			}
+		})
+	}
+}
+
+func TestLoad(t *testing.T) {
+	dir := t.TempDir()
+	if _, err := Load(filepath.Join(dir, "none.toml")); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("a missing file: %v", err)
+	}
+	path := filepath.Join(dir, "config.toml")
+	if err := os.WriteFile(path, []byte("[log]\nlvl = \"info\"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	_, err := Load(path)
+	var key *KeyError
+	if !errors.As(err, &key) || key.File != path || key.Line != 2 || key.Key != "log.lvl" {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestValidate(t *testing.T) {
+	c := Default()
+	if err := c.Validate(); err != nil {
+		t.Errorf("the default: %v", err)
+	}
+	c.Podman.Command = nil
+	if err := c.Validate(); err == nil || err.Error() != `plugin.podman.command: wants a program, such as ["podman"]` {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestTOMLReadsBack(t *testing.T) {
+	c := Default()
+	c.Store.Root, c.Store.Options = `/a "b"`, []string{"x=y", "z"}
+	text, err := c.TOML()
+	if err != nil {
+		t.Fatal(err)
+	}
+	back, err := Parse("shown", text)
+	if err != nil {
+		t.Fatalf("%v in:\n%s", err, text)
+	}
+	if diff := cmp.Diff(c, back); diff != "" {
+		t.Errorf("%s in:\n%s", diff, text)
+	}
+}
+
+func FuzzParse(f *testing.F) {
+	f.Add("[store]\nroot = \"/x\"\n")
+	f.Add("[plugin.podman]\ncommand = [\"a\"]\nclaim_timeout = \"1s\"")
+	f.Add("plugin = [[1], {a = 2}]\n[[log]]\nlevel = 1")
+	f.Fuzz(func(t *testing.T, text string) {
+		c, err := Parse("f", text)
+		if err != nil {
+			return
+		}
+		if err := c.Validate(); err != nil {
+			t.Errorf("read, but not valid: %v", err)
+		}
+	})
+}

@@ -1,0 +1,233 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/BurntSushi/toml"
+)
+
+// KeyError is a key that is not known or whose value makes no sense.
+type KeyError struct {
+	// File and Line are where it stands; both are zero where a check outside a file found it.
+	File string
+	Line int
+	Key  string
+	// Problem is one clause.
+	Problem string
+}
+
+func (e *KeyError) Error() string {
+	s := e.Key + ": " + e.Problem
+	switch {
+	case e.File == "":
+	case e.Line == 0:
+		s = e.File + ": " + s
+	default:
+		s = fmt.Sprintf("%s:%d: %s", e.File, e.Line, s)
+	}
+	return s
+}
+
+// Load reads a file over the defaults. The error joins a *KeyError for each key that is wrong; a
+// missing file is fs.ErrNotExist.
+func Load(path string) (Config, error) {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return Config{}, fmt.Errorf("read the configuration: %w", err)
+	}
+	return Parse(path, string(text))
+}
+
+// Parse is Load of a text that came from the file path.
+func Parse(path, text string) (Config, error) {
+	c := Default()
+	f := file{path: path}
+	var err error
+	f.meta, err = toml.Decode(text, &f.root)
+	if err != nil {
+		return Config{}, f.syntax(err)
+	}
+	f.read(c.settings())
+	for _, e := range c.check() {
+		f.report(e.Key, e.Problem)
+	}
+	if len(f.problems) > 0 {
+		return Config{}, errors.Join(f.problems...)
+	}
+	return c, nil
+}
+
+// Validate checks what no single key shows. The error joins *KeyError.
+func (c *Config) Validate() error {
+	var problems []error
+	for _, e := range c.check() {
+		problems = append(problems, e)
+	}
+	return errors.Join(problems...)
+}
+
+func (c *Config) check() []*KeyError {
+	var found []*KeyError
+	add := func(key, problem string) { found = append(found, &KeyError{Key: key, Problem: problem}) }
+	for key, path := range map[string]string{"store.root": c.Store.Root, "store.runroot": c.Store.RunRoot} {
+		if path != "" && !filepath.IsAbs(path) {
+			add(key, fmt.Sprintf("wants an absolute path, not %q", path))
+		}
+	}
+	for name, p := range map[string]Plugin{"podman": c.Podman.Plugin, "buildah": c.Buildah.Plugin, "crio": c.CRIO.Plugin} {
+		if p.ClaimTimeout <= 0 {
+			add("plugin."+name+".claim_timeout", "wants more than 0: without an answer nothing could be removed")
+		}
+		if p.Required && !p.Enabled {
+			add("plugin."+name+".required", "is true, but the plugin is not enabled")
+		}
+		if p.Required && p.WhenUnavailable == Ignore {
+			add("plugin."+name+".required", `is true, and when_unavailable is "ignore": choose one`)
+		}
+	}
+	if len(c.Podman.Command) == 0 || c.Podman.Command[0] == "" {
+		add("plugin.podman.command", `wants a program, such as ["podman"]`)
+	}
+	if a := c.Podman.Address; a != "" && !strings.HasPrefix(a, "unix:/") {
+		add("plugin.podman.address", fmt.Sprintf("wants a socket such as \"unix:///run/podman/podman.sock\", not %q", a))
+	}
+	if a := c.CRIO.Address; !strings.HasPrefix(a, "unix:/") {
+		add("plugin.crio.address", fmt.Sprintf("wants a socket such as \"unix:///run/crio/crio.sock\", not %q", a))
+	}
+	slices.SortFunc(found, func(a, b *KeyError) int { return strings.Compare(a.Key, b.Key) })
+	return found
+}
+
+// file is one file that is being read.
+type file struct {
+	path     string
+	meta     toml.MetaData
+	root     map[string]toml.Primitive
+	problems []error
+}
+
+func (f *file) syntax(err error) error {
+	var p toml.ParseError
+	if errors.As(err, &p) {
+		return fmt.Errorf("%s:%d: %s", f.path, p.Position.Line, p.Message)
+	}
+	return fmt.Errorf("%s: %w", f.path, err)
+}
+
+// read sets the settings that the file has. Keys count exactly as they are written in config.toml:
+// the library would take [Store] for [store].
+func (f *file) read(settings []setting) {
+	known := make(map[string]setting)
+	tables := make(map[string]bool)
+	for _, s := range settings {
+		known[s.key] = s
+		for t := s.key; strings.Contains(t, "."); {
+			t = t[:strings.LastIndexByte(t, '.')]
+			tables[t] = true
+		}
+	}
+	wrong := make(map[string]bool)
+	for _, k := range f.meta.Keys() {
+		key := k.String()
+		if wrong[parent(key)] {
+			wrong[key] = true
+			continue
+		}
+		if s, ok := known[key]; ok {
+			if value, ok := f.value(k); ok {
+				f.set(s, value)
+			}
+			continue
+		}
+		kind := f.meta.Type(k...)
+		if tables[key] && kind == "Hash" {
+			continue
+		}
+		wrong[key] = true
+		switch {
+		case tables[key]:
+			f.report(key, "is a section: write ["+key+"]")
+		case parent(key) == "plugin":
+			f.report(key, "no such plugin; there are "+strings.Join(below(tables, "plugin"), ", "))
+		default:
+			f.report(key, "no such key")
+		}
+	}
+}
+
+func (f *file) set(s setting, value toml.Primitive) {
+	err := f.meta.PrimitiveDecode(value, s.at)
+	var p toml.ParseError
+	switch {
+	case err == nil:
+	case errors.As(err, &p) && !strings.HasPrefix(p.Message, "toml: "):
+		f.report(s.key, p.Message) // what UnmarshalText said
+	default:
+		f.report(s.key, s.wants())
+	}
+}
+
+// value finds the value of a key.
+func (f *file) value(k toml.Key) (toml.Primitive, bool) {
+	at := f.root
+	for _, part := range k[:len(k)-1] {
+		var next map[string]toml.Primitive
+		if f.meta.PrimitiveDecode(at[part], &next) != nil {
+			return toml.Primitive{}, false // it is a list of tables, which is reported as such
+		}
+		at = next
+	}
+	value, ok := at[k[len(k)-1]]
+	return value, ok
+}
+
+func (f *file) report(key, problem string) {
+	f.problems = append(f.problems, &KeyError{File: f.path, Line: f.line(key), Key: key, Problem: problem})
+}
+
+// line is where a key stands, 0 where the file lacks it. The library tells positions in its errors
+// alone, so the key is decoded into what takes no value.
+func (f *file) line(key string) int {
+	for _, k := range f.meta.Keys() {
+		if k.String() != key {
+			continue
+		}
+		value, ok := f.value(k)
+		if !ok {
+			return 0
+		}
+		var p toml.ParseError
+		if errors.As(f.meta.PrimitiveDecode(value, new(nothing)), &p) {
+			return p.Position.Line
+		}
+	}
+	return 0
+}
+
+type nothing struct{}
+
+func (*nothing) UnmarshalTOML(any) error { return errors.New("no value is taken") }
+
+func parent(key string) string {
+	if i := strings.LastIndexByte(key, '.'); i >= 0 {
+		return key[:i]
+	}
+	return ""
+}
+
+// below lists the last parts of the tables in a table.
+func below(tables map[string]bool, table string) []string {
+	var names []string
+	for _, t := range slices.Sorted(maps.Keys(tables)) {
+		if parent(t) == table {
+			names = append(names, strings.TrimPrefix(t, table+"."))
+		}
+	}
+	return names
+}

@@ -1,0 +1,83 @@
+package config
+
+import (
+	"bytes"
+	"fmt"
+	"strings"
+
+	"github.com/BurntSushi/toml"
+)
+
+// setting is one key with the place of its value.
+type setting struct {
+	key string
+	// at is a *string, *bool, *[]string, or a pointer to a type with UnmarshalText.
+	at any
+}
+
+// settings lists all keys in the order of the shipped file. The shape of the file stands here alone.
+func (c *Config) settings() []setting {
+	all := []setting{
+		{"store.root", &c.Store.Root},
+		{"store.runroot", &c.Store.RunRoot},
+		{"store.driver", &c.Store.Driver},
+		{"store.options", &c.Store.Options},
+		{"store.all_processes_here", &c.Store.AllProcessesHere},
+		{"removal.grace_period", &c.Removal.GracePeriod},
+	}
+	plugin := func(name string, p *Plugin, own ...setting) {
+		all = append(all, setting{"plugin." + name + ".enabled", &p.Enabled})
+		for _, s := range own {
+			all = append(all, setting{"plugin." + name + "." + s.key, s.at})
+		}
+		all = append(all,
+			setting{"plugin." + name + ".claim_timeout", &p.ClaimTimeout},
+			setting{"plugin." + name + ".when_unavailable", &p.WhenUnavailable},
+			setting{"plugin." + name + ".required", &p.Required})
+	}
+	plugin("podman", &c.Podman.Plugin,
+		setting{"command", &c.Podman.Command},
+		setting{"address", &c.Podman.Address})
+	plugin("buildah", &c.Buildah.Plugin)
+	plugin("crio", &c.CRIO.Plugin, setting{"address", &c.CRIO.Address})
+	return append(all, setting{"log.level", &c.Log.Level})
+}
+
+// wants says in a clause what sort of value the setting takes.
+func (s setting) wants() string {
+	switch s.at.(type) {
+	case *bool:
+		return "wants true or false"
+	case *[]string:
+		return "wants a list of strings"
+	case *Duration:
+		return `wants a length of time such as "10s"`
+	default:
+		return "wants a string"
+	}
+}
+
+// TOML writes the configuration as a file that Load reads.
+func (c Config) TOML() (string, error) {
+	var b strings.Builder
+	table := ""
+	for _, s := range c.settings() {
+		i := strings.LastIndexByte(s.key, '.')
+		if t := s.key[:i]; t != table {
+			if table != "" {
+				b.WriteByte('\n')
+			}
+			table = t
+			fmt.Fprintf(&b, "[%s]\n", table)
+		}
+		var line bytes.Buffer
+		if err := toml.NewEncoder(&line).Encode(map[string]any{s.key[i+1:]: s.at}); err != nil {
+			return "", fmt.Errorf("write %s as TOML: %w", s.key, err)
+		}
+		if line.Len() == 0 { // a list that is nil
+			fmt.Fprintf(&line, "%s = []\n", s.key[i+1:])
+		}
+		b.Write(line.Bytes())
+	}
+	return b.String(), nil
+}

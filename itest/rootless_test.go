@@ -1,0 +1,83 @@
+package itest
+
+import (
+	"os"
+	"os/exec"
+	"os/user"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+)
+
+// TestRootless: an ordinary user's Podman, whose containers and mounts are in namespaces of its own.
+func TestRootless(t *testing.T) {
+	hostOnly(t, []string{"overlay", "vfs"}, func(t *testing.T, s *scenario) {
+		who, err := user.Lookup("unmoor-itest")
+		if err != nil {
+			skip(t, "no user unmoor-itest with subordinate IDs: run itest/setup.sh")
+		}
+		uid, uidErr := strconv.Atoi(who.Uid)
+		gid, gidErr := strconv.Atoi(who.Gid)
+		if uidErr != nil || gidErr != nil {
+			t.Fatalf("user %v", who)
+		}
+		for _, dir := range []string{"home", "runtime"} {
+			if err := os.Mkdir(s.path(dir), 0o700); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for _, dir := range []string{".", "tmp", "btmp", "home", "runtime"} {
+			if err := os.Chown(s.path(dir), uid, gid); err != nil {
+				t.Fatal(err)
+			}
+		}
+		// The process that keeps Podman's namespaces outlives every command.
+		t.Cleanup(func() {
+			if out, err := exec.Command("pkill", "-KILL", "-u", who.Uid).CombinedOutput(); err != nil {
+				t.Errorf("end what user %s runs: %v: %s", who.Username, err, out)
+			}
+		})
+		as := func(program string, args ...string) result {
+			t.Helper()
+			cmd := s.gen.command(s.environment(), program, append(s.storeFlags(), args...)...)
+			cmd.Env = append(cmd.Env, "HOME="+s.path("home"), "XDG_RUNTIME_DIR="+s.path("runtime"))
+			cmd.SysProcAttr.Credential = &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}
+			if last := args[len(args)-1]; last == image && args[0] == "import" {
+				archive, err := os.Open(run + "/image.tar")
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer archive.Close()
+				cmd.Stdin = archive
+			}
+			return s.do(cmd)
+		}
+		as("podman", "import", "-q", "-", image).wantCode(t, 0)
+		as("podman", "run", "-d", "--name", "web", image, "sleep", "1000").wantCode(t, 0)
+		as("podman", "create", "--name", "made", image, "true").wantCode(t, 0)
+		pid, err := strconv.Atoi(strings.TrimSpace(as("podman", "inspect", "--type", "container", "--format", "{{.State.Pid}}", "web").wantCode(t, 0).stdout))
+		if err != nil {
+			t.Fatal(err)
+		}
+		web := s.process(pid)
+		as(unmoorBinary, "rmi", "--force=idle", image).wantCode(t, 2).wantSaid(t, "web", strconv.Itoa(pid))
+		wantAlive(t, web)
+		if s.driver == "vfs" {
+			// Nothing but a look into every process shows a vfs container idle, and those outside of the
+			// user namespace cannot be looked into.
+			as(unmoorBinary, "rmi", "-f", "--time", "1", image).wantCode(t, 2).wantSaid(t, "cannot be looked into", "as root")
+			wantAlive(t, web)
+			as("podman", "rm", "-f", "-t", "0", "web", "made").wantCode(t, 0)
+			return
+		}
+		as(unmoorBinary, "rmi", "-f", "--time", "1", image).wantCode(t, 0)
+		wantGone(t, []process{web})
+		if left := strings.TrimSpace(as("podman", "ps", "-aq").wantCode(t, 0).stdout); left != "" {
+			t.Errorf("podman still lists %s", left)
+		}
+		if left := strings.TrimSpace(as("podman", "images", "-q").wantCode(t, 0).stdout); left != "" {
+			t.Errorf("podman still has image %s", left)
+		}
+	})
+}

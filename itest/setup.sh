@@ -1,0 +1,105 @@
+#!/bin/sh
+# Installs what itest needs, where it can: the engines of this host (as root on Debian), and those of
+# the next generation, cached outside the tree: a trixie root, and beside it its engines made to run
+# on this host. It may be run any number of times, and does nothing where all is there. Where it can
+# do nothing it says so and succeeds: the tests then skip, saying why.
+#
+#   UNMOOR_CACHE      where these lie (default /var/cache/unmoor-itest)
+#   UNMOOR_NO_TRIXIE  set: the host's engines only
+set -eu
+
+cache=${UNMOOR_CACHE:-/var/cache/unmoor-itest}
+say() { echo "itest/setup: $*" >&2; }
+
+if [ "$(id -u)" -ne 0 ]; then
+	say "not root: nothing is installed, and the tests against real engines will be skipped"
+	exit 0
+fi
+if ! command -v apt-get >/dev/null || ! command -v dpkg-query >/dev/null || [ ! -e /etc/debian_version ]; then
+	say "not Debian: install podman, buildah, runc, conmon, containers-storage and a static busybox yourself; what is missing is skipped"
+	exit 0
+fi
+export DEBIAN_FRONTEND=noninteractive LC_ALL=C
+
+# The host's engines, and what the scenes are built with.
+host='podman buildah runc crun conmon skopeo containers-storage netavark fuse-overlayfs
+busybox-static catatonit debootstrap patchelf strace util-linux procps passwd uidmap'
+missing=
+for package in $host; do
+	status=$(dpkg-query -W -f '${db:Status-Abbrev}' "$package" 2>/dev/null || true)
+	case $status in ii*) ;; *) missing="$missing $package" ;; esac
+done
+if [ -n "$missing" ]; then
+	say "installing$missing"
+	apt-get update -q >&2 || say "apt-get update went wrong; going on with the lists that are there"
+	# shellcheck disable=SC2086 # a list of words
+	apt-get install -q -y --no-install-recommends $missing >&2
+fi
+
+# A user with subordinate IDs, for rootless engines.
+id unmoor-itest >/dev/null 2>&1 || useradd --create-home --shell /usr/sbin/nologin unmoor-itest
+
+# The next generation of the engines.
+trixie=$cache/trixie
+native=$cache/trixie-native
+include=podman,buildah,crun,runc,conmon,netavark,containers-storage,systemd,busybox-static,python3-varlink,procps,catatonit
+if [ -n "${UNMOOR_NO_TRIXIE:-}" ]; then
+	say "UNMOOR_NO_TRIXIE is set: no second generation of engines"
+	exit 0
+fi
+if [ -x "$native/podman" ]; then
+	exit 0
+fi
+mkdir -p "$cache"
+exec 9>"$cache/lock"
+flock 9
+# One that was interrupted lies under its temporary name, and is never used.
+rm -rf --one-file-system "$cache"/*.new.*
+
+root() {
+	[ ! -x "$trixie/usr/bin/podman" ] || return 0
+	# The host's own mirror, as apt knows it: the repository that calls itself Debian.
+	mirrors=$(apt-get indextargets --format '$(ORIGIN)|$(LABEL)|$(REPO_URI)' 2>/dev/null |
+		awk -F'|' '$1 == "Debian" && $2 == "Debian" { print $3 }' | sort -u)
+	for mirror in $mirrors ''; do
+		new=$(mktemp -d "$cache/trixie.new.XXXXXX")
+		chmod 755 "$new"
+		say "debootstrap of trixie${mirror:+, from the mirror of this host}"
+		# shellcheck disable=SC2086 # an empty mirror is no argument: debootstrap has its default
+		if debootstrap --variant=minbase --include="$include" trixie "$new" $mirror >"$cache/debootstrap.log" 2>&1; then
+			mv "$new" "$trixie"
+			rm -f "$cache/debootstrap.log"
+			return 0
+		fi
+		rm -rf --one-file-system "$new"
+	done
+	tail -n 5 "$cache/debootstrap.log" >&2 || true
+	say "no trixie root (see $cache/debootstrap.log)"
+	return 1
+}
+
+# The engines with the loader and the libraries of their own root, so that they run on this host as
+# any program: in a chroot, the containers' mount namespaces keep this host's root and all its mounts,
+# and in namespaces of their own Unmoor rightly does not trust what it sees.
+engines() {
+	new=$(mktemp -d "$cache/trixie-native.new.XXXXXX")
+	chmod 755 "$new"
+	set -- "$trixie"/usr/lib/*-linux-gnu*/libc.so.6
+	libraries=$(dirname "$1")
+	loader=$(patchelf --print-interpreter "$trixie/usr/bin/podman")
+	for program in bin/podman bin/buildah bin/conmon bin/crun sbin/runc bin/containers-storage lib/podman/netavark; do
+		cp "$trixie/usr/$program" "$new/" &&
+			patchelf --set-interpreter "$trixie$loader" --force-rpath --set-rpath "$libraries" "$new/${program##*/}" ||
+			return 1
+	done
+	cp "$trixie/usr/bin/catatonit" "$new/" # static
+	"$new/podman" --version >/dev/null || return 1
+	rm -rf "$native"
+	mv "$new" "$native"
+	say "second generation of engines ready in $native"
+}
+
+if ! root || ! engines; then
+	say "the second generation of engines is skipped"
+fi
+exit 0

@@ -1,0 +1,53 @@
+package podman
+
+import (
+	"context"
+	"errors"
+	"math"
+	"time"
+
+	"github.com/unmoor/unmoor/core"
+)
+
+// engine is a way to talk to Podman. Where a call takes several IDs, an error concerns the whole
+// call, and a map what became of each.
+type engine interface {
+	version(ctx context.Context) (string, error)
+	// serves makes sure that Podman's store is the one in question.
+	serves(ctx context.Context, store core.StoreInfo) error
+	inspect(ctx context.Context, store core.StoreInfo, ids []core.ContainerID) (inspection, error)
+	// imageID finds the image that a name means. errNoImage where there is none.
+	imageID(ctx context.Context, store core.StoreInfo, name string) (core.ImageID, error)
+	// imageVolumes lists the volumes of the image driver.
+	imageVolumes(ctx context.Context, store core.StoreInfo) ([]volume, error)
+	pods(ctx context.Context, store core.StoreInfo) ([]pod, error)
+	// unpause goes as far as it can; stop then says what is wrong.
+	unpause(ctx context.Context, store core.StoreInfo, ids []core.ContainerID)
+	// stop and remove have an error for every container that may not be stopped or gone. removed
+	// are the containers that this very call took away.
+	stop(ctx context.Context, store core.StoreInfo, records []record, grace time.Duration) (failed map[core.ContainerID]error)
+	remove(ctx context.Context, store core.StoreInfo, ids []core.ContainerID) (removed map[core.ContainerID]bool, failed map[core.ContainerID]error)
+	// removePod and removeVolume count what is not there as removed.
+	removePod(ctx context.Context, store core.StoreInfo, id string) error
+	removeVolume(ctx context.Context, store core.StoreInfo, name string) error
+}
+
+// errNoImage: no image has that name.
+var errNoImage = errors.New("no such image")
+
+// inspection is what Podman says of containers. What is neither in records nor in absent could not
+// be found out.
+type inspection struct {
+	records map[core.ContainerID]record
+	// absent are those of which Podman said that there is no such container.
+	absent map[core.ContainerID]bool
+}
+
+func newInspection() inspection {
+	return inspection{records: make(map[core.ContainerID]record), absent: make(map[core.ContainerID]bool)}
+}
+
+// seconds is a grace period as Podman counts it, rounded up.
+func seconds(grace time.Duration) int {
+	return int(math.Ceil(max(grace, 0).Seconds()))
+}
