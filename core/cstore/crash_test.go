@@ -117,22 +117,31 @@ func moment(f *storetest.Fixture, step string) string {
 	return step
 }
 
-// TestCompletedImageHasItsParent: who completes a deletion can go on with what was built for the image
-// alone.
-func TestCompletedImageHasItsParent(t *testing.T) {
+// TestInterruptedNamesWhatComesNext: who completes a deletion can go on with the dangling parent that was
+// to follow, and hears of it until that one's deletion begins.
+func TestInterruptedNamesWhatComesNext(t *testing.T) {
 	ctx := context.Background()
 	f := storetest.New(t, "vfs")
-	base := f.AddImage(storetest.Image{Files: map[string]string{"a": "1"}})
 	// "complete" is where all is deleted and only the announcement is left.
 	for _, step := range []string{"replaced:images.json", "complete"} {
+		base := f.AddImage(storetest.Image{Files: map[string]string{"a": step}})
 		app := f.AddImage(storetest.Image{Names: []string{"localhost/app:latest"}, Base: base, Files: map[string]string{"b": step}})
-		died := killed(t, f.Options, "delete-image", string(app), moment(f, step))
-		completed, err := f.Open().CompleteInterrupted(ctx)
-		if err != nil {
+		died := killed(t, f.Options, "delete-image", string(app), moment(f, step), string(base))
+		s := f.Open()
+		for _, when := range []string{"first", "once more"} {
+			completed, err := s.CompleteInterrupted(ctx)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !died || len(completed) != 1 || completed[0].Image.ID != app || completed[0].Next != base {
+				t.Errorf("killed at %s (%v), %s: completed %+v", step, died, when, completed)
+			}
+		}
+		if err := s.DeleteImage(ctx, base, ""); err != nil {
 			t.Fatal(err)
 		}
-		if !died || len(completed) != 1 || completed[0].ID != app || completed[0].Parent != base {
-			t.Errorf("killed at %s (%v): completed %+v", step, died, completed)
+		if completed, err := s.CompleteInterrupted(ctx); err != nil || len(completed) > 0 {
+			t.Errorf("killed at %s, and all is deleted: completed %+v, %v", step, completed, err)
 		}
 	}
 }
@@ -222,7 +231,7 @@ func TestCompleteKeepsWhatCameIntoUse(t *testing.T) {
 	}
 	user := f.AddImageOver(top, "localhost/new:latest")
 	completed, err := f.Open().CompleteInterrupted(ctx)
-	if err != nil || len(completed) != 1 || completed[0].ID != app {
+	if err != nil || len(completed) != 1 || completed[0].Image.ID != app {
 		t.Errorf("completed: %v, %v", completed, err)
 	}
 	if mustImage(t, f.Snapshot(), user).Layer.Missing {
@@ -268,10 +277,10 @@ func TestDamagedAnnouncement(t *testing.T) {
 		t.Fatal(err)
 	}
 	completed, err := f.Open().CompleteInterrupted(ctx)
-	if err == nil || !strings.Contains(err.Error(), path) || len(completed) != 1 || completed[0].ID != app {
+	if err == nil || !strings.Contains(err.Error(), path) || len(completed) != 1 || completed[0].Image.ID != app {
 		t.Errorf("completed: %v, %v", completed, err)
 	}
-	if i := completed[0]; i.Size <= 0 || i.UniqueSize <= 0 {
+	if i := completed[0].Image; i.Size <= 0 || i.UniqueSize <= 0 {
 		t.Errorf("the image was %+v", i)
 	}
 }

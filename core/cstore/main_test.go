@@ -53,7 +53,11 @@ func child(args []string) {
 			if len(args) > 5 {
 				dieAt(s, args[5])
 			}
-			err = s.DeleteImage(ctx, core.ImageID(args[4]), "")
+			var next core.ImageID
+			if len(args) > 6 {
+				next = core.ImageID(args[6])
+			}
+			err = s.DeleteImage(ctx, core.ImageID(args[4]), next)
 		case "complete":
 			if len(args) > 4 {
 				dieAt(s, args[4])
