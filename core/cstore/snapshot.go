@@ -21,12 +21,16 @@ func (s *Store) Snapshot(ctx context.Context) (*core.Snapshot, error) {
 	if err != nil {
 		return nil, err
 	}
-	s.mounts.note(records)
-	snapshot := &core.Snapshot{Store: s.info, Containers: make([]core.Container, 0, len(records.containers))}
-	for i := range records.containers {
-		snapshot.Containers = append(snapshot.Containers, s.container(records, &records.containers[i]))
+	return s.snapshot(ctx, records)
+}
+
+func (s *Store) snapshot(ctx context.Context, r *records) (_ *core.Snapshot, err error) {
+	s.mounts.note(r)
+	snapshot := &core.Snapshot{Store: s.info, Containers: make([]core.Container, 0, len(r.containers))}
+	for i := range r.containers {
+		snapshot.Containers = append(snapshot.Containers, s.container(r, &r.containers[i]))
 	}
-	if snapshot.Images, err = s.images(ctx, records); err != nil {
+	if snapshot.Images, err = s.images(ctx, r); err != nil {
 		return nil, err
 	}
 	return snapshot, nil
@@ -138,8 +142,14 @@ func (s *Store) container(r *records, record *storage.Container) core.Container 
 	folder := filepath.Join(s.info.GraphDriver+"-containers", record.ID, "userdata")
 	c.Directory = filepath.Join(s.info.GraphRoot, folder)
 	c.RunDirectory = filepath.Join(s.info.RunRoot, folder)
-	if s.info.GraphDriver == "overlay" && c.Layer.Directory != "" {
-		c.Layer.UpperDir = filepath.Join(c.Layer.Directory, "diff")
-	}
+	c.Layer.UpperDir = upperDir(c.Layer)
 	return c
+}
+
+// upperDir is the directory with the files of a layer that is written to.
+func upperDir(l core.Layer) string {
+	if l.Driver != "overlay" || l.Directory == "" {
+		return ""
+	}
+	return filepath.Join(l.Directory, "diff")
 }

@@ -21,6 +21,8 @@ type engine interface {
 	// imageVolumes lists the volumes of the image driver.
 	imageVolumes(ctx context.Context, store core.StoreInfo) ([]volume, error)
 	pods(ctx context.Context, store core.StoreInfo) ([]pod, error)
+	// list lists all containers, those without storage too.
+	list(ctx context.Context, store core.StoreInfo) ([]listed, error)
 	// unpause goes as far as it can; stop then says what is wrong.
 	unpause(ctx context.Context, store core.StoreInfo, ids []core.ContainerID)
 	// stop and remove have an error for every container that may not be stopped or gone. removed

@@ -79,15 +79,20 @@ type revision struct {
 	incarnation string
 	pod         string
 	volume      string
+	// lost is for a container of a list, whose storage may be gone.
+	lost bool
 }
 
 const (
 	revisionPod    = "pod "
 	revisionVolume = "volume "
+	revisionLost   = "lost"
 )
 
 func (r revision) String() string {
 	switch {
+	case r.lost:
+		return revisionLost
 	case r.volume != "":
 		return revisionVolume + r.volume
 	case r.pod != "":
@@ -99,6 +104,9 @@ func (r revision) String() string {
 // parseRevision reads what String wrote; anything else comes out as an incarnation that matches no
 // container.
 func parseRevision(s string) revision {
+	if s == revisionLost {
+		return revision{lost: true}
+	}
 	if name, ok := strings.CutPrefix(s, revisionVolume); ok && name != "" {
 		return revision{volume: name}
 	}

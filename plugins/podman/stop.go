@@ -51,6 +51,8 @@ func (p *Plugin) Stop(ctx context.Context, store core.StoreInfo, handles []core.
 		r, ok := found.records[id]
 		switch {
 		case !ok && found.absent[id]:
+		case !ok && revisions[id].lost:
+			live = append(live, record{ID: id}) // inspect says nothing of it (4.3.1, 5.4.2), stop and rm work
 		case !ok:
 			outcomes.fail(errNoWord, id)
 		case !isLive(r):
