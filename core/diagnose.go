@@ -148,7 +148,7 @@ func (d *diagnosis) lostStorage() {
 				continue
 			}
 			f := Finding{Damage: DamageLostStorage, Use: r.Use, Evidence: r.Evidence,
-				Detail: fmt.Sprintf("%s has it as %s, and the store does not have it", i.Engine, stateWord(r))}
+				Detail: fmt.Sprintf("%s has it as %s, and the store does not have it", i.Engine, r.State)}
 			f.adopt(i.Engine, r)
 			if claimsUse(r) {
 				f.Use = UseInUse
@@ -205,15 +205,15 @@ func (d *diagnosis) forgottenBy(id ContainerID) string {
 // mountCount compares a count with what is mounted. The vfs driver counts and mounts nothing.
 func (d *diagnosis) mountCount(f Finding, layer Layer, use Use) {
 	o, seen := d.Observations[layer.ID]
-	if layer.Driver != "overlay" || !seen || o.Use != UseIdle {
-		return
+	if layer.Driver != "overlay" || !seen || use != UseIdle || o.Use != UseIdle {
+		return // an engine that uses it has its own count
 	}
 	f.Damage, f.Layer, f.Path, f.place = DamageMountCount, layer.ID, layer.MountPoint, layer
 	mounted := slices.ContainsFunc(o.Evidence, func(e Evidence) bool { return e.Kind == EvidenceMount })
 	switch {
 	case layer.MountCount > 0 && !mounted:
 		f.Detail = fmt.Sprintf("the store counts %d, and it is mounted nowhere", layer.MountCount)
-		f.Dead = use == UseIdle
+		f.Dead = true
 	case layer.MountCount == 0 && mounted:
 		f.Detail = fmt.Sprintf("the store counts none, and it is mounted: the mount was left behind, or its engine has another run root than %s",
 			d.Snapshot.Store.RunRoot)

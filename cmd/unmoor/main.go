@@ -63,8 +63,10 @@ func openMachine(ctx context.Context, c config.Config, step func(string)) (*mach
 	if err != nil {
 		return nil, fmt.Errorf("look at processes and mounts: %w", err)
 	}
+	engine := &core.Engine{Store: store, Owners: plugins, Kernel: inspector}
 	return &machine{
-		engine: &core.Engine{Store: store, Owners: plugins, Kernel: inspector},
+		engine: engine,
+		doctor: &core.Doctor{Engine: engine, Store: store, Owners: plugins, Kernel: inspector},
 		close: func() {
 			if err := inspector.Close(); err != nil {
 				slog.Debug("close the view of processes and mounts", "error", err)

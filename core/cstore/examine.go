@@ -199,9 +199,13 @@ func (s *Store) RemoveDirectory(ctx context.Context, path string) error {
 		return err
 	}
 	for _, l := range litter.Directories {
-		if l.Path == path {
-			return s.wrap(what, os.RemoveAll(path))
+		if l.Path != path {
+			continue
 		}
+		if err := os.RemoveAll(path); err != nil {
+			return s.wrap(what, err)
+		}
+		return nil
 	}
 	for _, l := range litter.Unrecorded {
 		if l.Layer.Directory != path {
