@@ -93,7 +93,7 @@ func (d *diagnosis) ghosts() {
 			f.Detail, f.Dead = "it is mounted, and the store does not have it", true
 		default:
 			f.Detail = "the store does not have it, and something may use its mount: " + unseen(o)
-			f.Advice = adviceFor(o)
+			f.Advice = adviceFor(o) + "; then"
 		}
 		d.found = append(d.found, f)
 	}
@@ -236,13 +236,28 @@ func (d *diagnosis) directories() {
 		if hasMount(o) {
 			f.Damage, f.Detail = DamageStrayMount, "something is mounted in it, and the store has no container for it"
 		}
-		// Stores with graph roots of their own may share a run root: then it is another one's.
-		f.Dead = o.Use == UseIdle && strings.HasPrefix(l.Path, d.Snapshot.Store.GraphRoot+"/")
-		if o.Use == UseIdle && !f.Dead {
-			f.Advice = "make sure that no other store has this run root, then repair it by name"
+		switch silent := d.silent(); {
+		case o.Use != UseIdle:
+		case silent != "":
+			f.Advice = silent + ", which may have it, did not answer; where it has not"
+		case !strings.HasPrefix(l.Path, d.Snapshot.Store.GraphRoot+"/"):
+			// Stores with graph roots of their own may share a run root.
+			f.Advice = "where no other store has this run root"
+		default:
+			f.Dead = true
 		}
 		d.found = append(d.found, f)
 	}
+}
+
+// silent is an engine whose records are not known; empty where there is none.
+func (d *diagnosis) silent() string {
+	for _, i := range d.Inventories {
+		if i.Err != nil {
+			return i.Engine
+		}
+	}
+	return ""
 }
 
 // layers judges what belongs to no image and no container.

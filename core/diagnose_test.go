@@ -148,6 +148,12 @@ func TestDiagnose(t *testing.T) {
 			w.Observations["/g/overlay-containers/d3"] = mountedX
 			w.Observations["/g/overlay-containers/d4"] = usedByPID(7, "")
 		}, []string{"stray_mount d3 dead", "stray_directory d1 dead", "stray_directory d2 alive", "stray_directory d4 alive"}},
+		{"a directory that a silent engine may have", func(w *ward) {
+			l := LitterDirectory{Container: ContainerID(wardID("b1")), Path: "/g/overlay-containers/b1"}
+			w.Litter.Directories = []LitterDirectory{l}
+			w.Observations[l.place().ID] = idleHere
+			w.Inventories = []Inventory{{Engine: "crio", Err: errors.New("down")}}
+		}, []string{"stray_directory b1 alive"}},
 		{"a directory that its engine will clean", func(w *ward) {
 			w.Litter.Directories = []LitterDirectory{{Container: ContainerID(wardID("b1")), Path: "/g/overlay-containers/b1"}}
 			w.engine("podman", nil, recorded("b1", StateStopped, UseIdle, 0))

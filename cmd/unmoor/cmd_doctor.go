@@ -271,7 +271,7 @@ func (a *app) cure(f core.Finding) string {
 	case f.Dead:
 		return "it is dead: doctor --repair cleans it"
 	case f.Advice != "":
-		return plain(f.Advice) + ": " + repair
+		return plain(f.Advice) + ", " + repair
 	case f.Damage == core.DamageWreck:
 		return "end it with " + repair
 	case f.Damage == core.DamageLostRecord && f.Use != core.UseIdle, f.Damage == core.DamageLostLayer && f.Use != core.UseIdle:

@@ -25,6 +25,10 @@ type fake struct {
 	// stopErr is the owners' answer to a stop; deleteErr the store's to a deletion.
 	stopErr, deleteErr error
 	openErr            error
+	// litter, mounted and inventories are what a doctor finds.
+	litter      core.Litter
+	mounted     []core.LayerID
+	inventories []core.Inventory
 	// changes counts what was done to the store.
 	changes int
 }
@@ -237,7 +241,8 @@ func (f *fake) call(t *testing.T, args ...string) call {
 		if f.openErr != nil {
 			return nil, f.openErr
 		}
-		return &machine{engine: &core.Engine{Store: f, Owners: f, Kernel: f}, close: func() {}}, nil
+		engine := &core.Engine{Store: f, Owners: f, Kernel: f}
+		return &machine{engine: engine, doctor: &core.Doctor{Engine: engine, Store: f, Owners: f, Kernel: f}, close: func() {}}, nil
 	}}
 	code := a.run(t.Context(), args)
 	return call{stdout.String(), stderr.String(), code}

@@ -175,3 +175,11 @@ func (f *Fixture) must(err error) {
 		f.t.Fatal(err)
 	}
 }
+
+// AddLayer makes a layer that no image refers to, over another one or none.
+func (f *Fixture) AddLayer(parent string) string {
+	f.t.Helper()
+	layer, err := f.lib.CreateLayer("", parent, nil, "", true, nil)
+	f.must(err)
+	return layer.ID
+}
