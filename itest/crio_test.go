@@ -87,7 +87,7 @@ func (n *node) doubleCommand(args ...string) *exec.Cmd {
 // up starts the double and waits until it answers.
 func (n *node) up() {
 	n.t.Helper()
-	n.double = n.start(n.doubleCommand("-listen", n.socket()))
+	n.double = n.start(n.doubleCommand("-listen", n.socket(), "-log", n.path("calls")))
 	eventually(n.t, "the double of CRI-O listens", func() bool {
 		if n.double.ended() {
 			n.t.Fatalf("the double of CRI-O has ended: %v: %s", n.double.err, n.double.out.String())
