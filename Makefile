@@ -24,6 +24,11 @@ bin/unmoor:
 bin/unmoor-failpoints:
 	$(BUILD) -tags '$(TAGS) failpoints' -o $@ ./cmd/unmoor
 
+# A double of CRI-O, for measuring.
+.PHONY: bin/criodouble
+bin/criodouble:
+	$(BUILD) -tags '$(TAGS)' -o $@ ./itest/criodouble
+
 # The main job on a throw-away store.
 .PHONY: demo
 demo: bin/unmoor
@@ -51,8 +56,8 @@ itest: bin/unmoor bin/unmoor-failpoints
 
 # Side by side with podman and buildah; prints ratios.
 .PHONY: bench
-bench: bin/unmoor setup
-	UNMOOR_BIN=$(CURDIR)/bin/unmoor $(GO) run ./bench $(BENCHFLAGS)
+bench: bin/unmoor bin/criodouble setup
+	UNMOOR_BIN=$(CURDIR)/bin/unmoor CRIO_DOUBLE=$(CURDIR)/bin/criodouble $(GO) run ./bench $(BENCHFLAGS)
 
 LINT := $(UNMOOR_CACHE)/bin/golangci-lint-v2.15.0
 .PHONY: lint

@@ -25,13 +25,19 @@ func main() {
 	kinds := flag.String("kinds", "buildah,podman,unknown", "whose containers")
 	rounds := flag.Int("rounds", 3, "rounds of each measurement; the median counts")
 	driver := flag.String("driver", "overlay", "storage driver")
+	pods := flag.Int("pods", 0, "measure this many pods of CRI-O's, and nothing else")
+	ending := flag.String("ending", "0.5", "seconds that the pods' containers take to end")
 	flag.Parse()
-	if err := run(strings.Split(*kinds, ","), strings.Split(*counts, ","), *rounds, *driver); err != nil {
+	measure := func(b *bench) error { return b.all(strings.Split(*kinds, ","), strings.Split(*counts, ","), *rounds) }
+	if *pods > 0 {
+		measure = func(b *bench) error { return b.pods(*pods, *rounds, *ending) }
+	}
+	if err := run(*driver, measure); err != nil {
 		log.Fatalf("bench: %v", err)
 	}
 }
 
-func run(kinds, counts []string, rounds int, driver string) error {
+func run(driver string, measure func(*bench) error) error {
 	dir, err := os.MkdirTemp("/var/tmp", "unmoor-bench-")
 	if err != nil {
 		return err
@@ -41,6 +47,11 @@ func run(kinds, counts []string, rounds int, driver string) error {
 	if err := b.configure(); err != nil {
 		return err
 	}
+	return measure(b)
+}
+
+// all measures every kind with every number of containers.
+func (b *bench) all(kinds, counts []string, rounds int) error {
 	fmt.Printf("%-8s %5s  %-28s %9s %9s %8s %8s %8s\n", "kind", "n", "command", "median", "ratio", "fsyncs", "locks", "renames")
 	for _, kind := range kinds {
 		for _, count := range counts {
