@@ -104,6 +104,9 @@ lock_type="file"
 	if err != nil {
 		return err
 	}
+	if err := os.Symlink("sh", filepath.Join(rootfs, "sleep")); err != nil {
+		return err
+	}
 	return os.WriteFile(filepath.Join(rootfs, "sh"), box, 0o755)
 }
 

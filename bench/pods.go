@@ -116,7 +116,7 @@ func (n *node) run(i int, ending string) error {
 	script := "trap 'sleep " + ending + "; exit 0' TERM; while :; do sleep 1000 & wait; done"
 	c, err := n.runtime.CreateContainer(ctx, &cri.CreateContainerRequest{PodSandboxId: pod.PodSandboxId, SandboxConfig: config,
 		Config: &cri.ContainerConfig{Metadata: &cri.ContainerMetadata{Name: "app"}, Image: &cri.ImageSpec{Image: image},
-			Command: []string{"/bin/sh", "sh", "-c", script}}})
+			Command: []string{"/bin/sh", "-c", script}}})
 	if err != nil {
 		return fmt.Errorf("make a container of pod %d: %w", i, err)
 	}
