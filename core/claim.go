@@ -16,6 +16,9 @@ type Claim struct {
 	TakesAlong []ContainerID `json:"takesAlong,omitempty"`
 	// ImageVolumes are images that the container mounts besides its own.
 	ImageVolumes []ImageID `json:"imageVolumes,omitempty"`
+	// Labels are the container's, as the engine shows them; those of its image or its pod are among
+	// them where the engine passes them on.
+	Labels map[string]string `json:"labels,omitempty"`
 	// Revision is opaque; handed back to the engine's stop and remove, which refuse it once the
 	// state has changed.
 	Revision string     `json:"revision,omitempty"`

@@ -11,11 +11,13 @@ import (
 )
 
 // Facts is all that a decision rests on. A container without a holding is undetermined, a layer
-// without an observation unknown; both are kept.
+// without an observation unknown, and so is whether an image without a pin is pinned; all are kept.
 type Facts struct {
 	Snapshot     *Snapshot
 	Holdings     map[ContainerID]Holding
 	Observations map[LayerID]Observation
+	Pins         map[ImageID]Pin
+	Protection   Protection
 }
 
 // Decide makes the plan for a request. It is pure: the same facts and request give the same plan.
@@ -77,6 +79,9 @@ func (d *decision) image(t ImageTarget) Removal {
 			r.Blockers = append(r.Blockers, b)
 		}
 	}
+	for _, b := range d.shields(image) {
+		block(b)
+	}
 	if image.ReadOnly {
 		block(Blocker{Reason: ReasonReadOnlyStore, Detail: "it lies in an additional image store, which is read-only",
 			Advice: "remove it in the store that it comes from"})
@@ -86,6 +91,9 @@ func (d *decision) image(t ImageTarget) Removal {
 	byName := t.Name != "" && !t.All
 	if byName && (len(names) > 1 || len(children) > 0) {
 		r.Actions = append(r.Actions, Action{Verb: VerbUntag, Image: image.ID, Name: t.Name})
+		if r.Blocked() {
+			return r
+		}
 		if len(names) > 1 {
 			r.Notes = append(r.Notes, fmt.Sprintf("the image stays under %s", list(without(names, t.Name))))
 		} else {
@@ -161,7 +169,7 @@ func (d *decision) containers(r *Removal, containers []Container, image ImageID,
 	for _, c := range containers {
 		d.involved[c.ID] = true
 		h, o := d.holding(c.ID), d.observation(c.Layer)
-		for _, b := range obstacles(c, h, o) {
+		for _, b := range append(d.guard(c, h), obstacles(c, h, o)...) {
 			block(b)
 		}
 		base := Action{Container: c.ID, Name: displayName(c, h), Owner: h.Owner(), Group: h.Claim.Group}
@@ -327,7 +335,7 @@ func (d *decision) prune(image Image) []Action {
 		if !ok || d.goneImages[parent.ID] || parent.ReadOnly || len(d.names(parent)) > 0 ||
 			len(d.children(parent.ID)) > 0 || len(d.containersOf(parent.ID)) > 0 ||
 			len(d.alive(d.facts.Snapshot.ListsWith(parent.ID))) > 0 ||
-			len(d.mounted(parent, nil)) > 0 || len(d.silent(nil)) > 0 {
+			len(d.mounted(parent, nil)) > 0 || len(d.silent(nil)) > 0 || len(d.shields(parent)) > 0 {
 			return pruned
 		}
 		pruned = append(pruned, Action{Verb: VerbDeleteImage, Image: parent.ID, Detail: "dangling parent"})
@@ -384,7 +392,8 @@ func (d *decision) reclaimable() int64 {
 }
 
 // revision is a digest of what the plan does and of the facts that it would have to be made anew
-// for: owners, their revisions, and who uses what.
+// for: owners, their revisions, and who uses what. Protection and pins are in it by what they block,
+// and by the parents that they keep.
 func (d *decision) revision(plan *Plan) string {
 	type fact struct {
 		ID       ContainerID

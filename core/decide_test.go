@@ -221,7 +221,14 @@ func checkDecideKeeps(t *testing.T, seed uint64) {
 	r := rand.New(rand.NewPCG(seed, 1))
 	pick := func(n int) int { return r.IntN(n) }
 	snapshot := &Snapshot{}
-	facts := Facts{Snapshot: snapshot, Holdings: map[ContainerID]Holding{}, Observations: map[LayerID]Observation{}}
+	facts := Facts{Snapshot: snapshot, Holdings: map[ContainerID]Holding{}, Observations: map[LayerID]Observation{},
+		Pins: map[ImageID]Pin{}}
+	if pick(3) == 0 {
+		facts.Protection = Protection{Images: []string{"n1"}, Containers: []string{"keep*"}, Labels: []string{"keep=yes"}}
+	}
+	label := func() map[string]string {
+		return []map[string]string{nil, nil, nil, {"keep": "yes"}, {"keep": "no"}}[pick(5)]
+	}
 	for i := range 1 + pick(3) {
 		image := Image{ID: ImageID(fmt.Sprint("i", i)), Layer: Layer{ID: LayerID(fmt.Sprint("il", i))}}
 		if pick(3) > 0 {
@@ -229,6 +236,10 @@ func checkDecideKeeps(t *testing.T, seed uint64) {
 		}
 		if i > 0 && pick(2) == 0 {
 			image.Parent = ImageID(fmt.Sprint("i", pick(i)))
+		}
+		image.Labels, image.LabelsUnknown = label(), pick(8) == 0
+		if pick(10) > 0 {
+			facts.Pins[image.ID] = Pin{Pinned: []Pinned{PinnedNo, PinnedNo, PinnedNo, PinnedYes, PinnedUnknown, 7}[pick(6)]}
 		}
 		facts.Observations[image.Layer.ID] = Observation{Use: UseIdle}
 		snapshot.Images = append(snapshot.Images, image)
@@ -250,6 +261,10 @@ func checkDecideKeeps(t *testing.T, seed uint64) {
 			if pick(4) == 0 {
 				h.Claim.TakesAlong = []ContainerID{ContainerID(fmt.Sprint("c", pick(5)))}
 			}
+			h.Claim.Labels = label()
+			if pick(8) == 0 {
+				h.Claim.DisplayName = "keeper"
+			}
 			facts.Holdings[id] = h
 		}
 		if pick(8) > 0 {
@@ -260,6 +275,9 @@ func checkDecideKeeps(t *testing.T, seed uint64) {
 	for _, i := range snapshot.Images {
 		if pick(2) == 0 {
 			request.Images = append(request.Images, ImageTarget{ID: i.ID, Name: first(i.Names), All: pick(3) == 0})
+			if pick(4) == 0 {
+				request.Images = append(request.Images, ImageTarget{ID: i.ID})
+			}
 		}
 	}
 	for _, c := range snapshot.Containers {
@@ -269,6 +287,7 @@ func checkDecideKeeps(t *testing.T, seed uint64) {
 	}
 	plan := Decide(facts, request)
 	removed := make(map[ContainerID]bool)
+	listed := len(facts.Protection.Labels) > 0
 	for _, removal := range plan.Removals {
 		if removal.Blocked() {
 			continue
@@ -284,6 +303,17 @@ func checkDecideKeeps(t *testing.T, seed uint64) {
 					}
 				}
 			case VerbStop, VerbKill, VerbUnmount, VerbUntag:
+			}
+			if a.Image != "" {
+				i, _ := snapshot.Image(a.Image)
+				if facts.Pins[i.ID].Pinned != PinnedNo || listed && (i.LabelsUnknown || i.Labels["keep"] == "yes" || first(i.Names) == "n1") {
+					t.Fatalf("seed %d: force %s has %s of image %s, pin %s, %+v", seed, request.Force, a.Verb, i.ID, facts.Pins[i.ID].Pinned, i)
+				}
+			}
+			if a.Container != "" && listed {
+				if c := facts.Holdings[a.Container].Claim; c.Labels["keep"] == "yes" || c.DisplayName == "keeper" {
+					t.Fatalf("seed %d: force %s has %s of container %s, claimed as %+v", seed, request.Force, a.Verb, a.Container, c)
+				}
 			}
 		}
 	}

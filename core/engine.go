@@ -42,11 +42,15 @@ type Interrupted struct {
 }
 
 // Owners asks the engines. It never fails as a whole: what an engine could not answer is in the
-// holdings.
+// holdings and pins.
 type Owners interface {
 	// Claim asks every engine about the containers, in one batch each. The answer has a holding for
 	// every container.
 	Claim(ctx context.Context, store StoreInfo, containers []Container) map[ContainerID]Holding
+	// Pins asks every engine that can pin images about these, in one batch each. The answer has a pin
+	// for every image. containers are all of the store: they show whether an engine that is not on
+	// this machine was.
+	Pins(ctx context.Context, store StoreInfo, images []Image, containers []Container) map[ImageID]Pin
 	// Stop and Remove have the named owner stop or remove its containers. There is one outcome a
 	// handle.
 	Stop(ctx context.Context, owner string, store StoreInfo, handles []Handle, grace time.Duration) []Outcome
@@ -73,6 +77,8 @@ type Engine struct {
 	Store  Store
 	Owners Owners
 	Kernel Kernel
+	// Protection is what no removal touches.
+	Protection Protection
 	// Progress, where set, is told of every action. It may be called from several goroutines at
 	// once and must not block.
 	Progress func(Progress)

@@ -39,6 +39,25 @@ func (o Ownership) MarshalText() ([]byte, error) { return []byte(o.String()), ni
 // UnmarshalText reads one of unknown, not_mine, mine; anything else is an error.
 func (o *Ownership) UnmarshalText(b []byte) error { return parse(ownershipWords, b, o, "ownership") }
 
+// Pinned is an engine's answer to "is this image to be kept, containers or not?". The zero value is
+// PinnedUnknown, which keeps it.
+type Pinned int
+
+// The three answers about a pin.
+const (
+	PinnedUnknown Pinned = iota
+	PinnedNo
+	PinnedYes
+)
+
+var pinnedWords = []string{"unknown", "no", "yes"}
+
+func (p Pinned) String() string               { return word(pinnedWords, int(p)) }
+func (p Pinned) MarshalText() ([]byte, error) { return []byte(p.String()), nil }
+
+// UnmarshalText reads one of unknown, no, yes; anything else is an error.
+func (p *Pinned) UnmarshalText(b []byte) error { return parse(pinnedWords, b, p, "pin") }
+
 // HoldingKind is what all the engines' answers about one container come to. The zero value is
 // Undetermined: an engine that may own the container did not answer.
 type HoldingKind int

@@ -20,6 +20,9 @@ var (
 	ErrStoreUnavailable = errors.New("store unavailable")
 	// ErrStillInUse: what was to be removed is in use, seen after the plan was made.
 	ErrStillInUse = errors.New("still in use")
+	// ErrEngineAbsent: an engine is not on this machine, as far as a plugin can see; it does not run
+	// and has left nothing to reach it by.
+	ErrEngineAbsent = errors.New("the engine is not on this machine")
 	// ErrPlanStale: the store, an owner or an answer about use changed since the plan was made.
 	ErrPlanStale = errors.New("the plan no longer holds")
 )

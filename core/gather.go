@@ -3,6 +3,7 @@ package core
 import (
 	"context"
 	"fmt"
+	"sync"
 )
 
 // Survey says of each container who owns it and whether it is in use. The answer has the
@@ -28,19 +29,52 @@ func (e *Engine) Plan(ctx context.Context, request Request) (*Plan, error) {
 	if err != nil {
 		return nil, err
 	}
-	facts := Facts{Snapshot: snapshot}
-	facts.Holdings = e.claim(ctx, snapshot.Store, candidates(snapshot, request))
-	d := &decision{facts: facts}
-	wanted, layers := d.subjects(request)
-	facts.Holdings = e.claimRest(ctx, snapshot.Store, wanted, facts.Holdings)
-	facts.Observations, err = e.observe(ctx, wanted, layers)
+	var pins map[ImageID]Pin
+	var wg sync.WaitGroup
+	wg.Go(func() { pins = e.pins(ctx, snapshot, request) })
+	facts, err := e.gather(ctx, snapshot, request)
+	wg.Wait()
 	if err != nil {
 		return nil, err
 	}
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
+	facts.Pins, facts.Protection = pins, e.Protection
 	return Decide(facts, request), nil
+}
+
+// gather asks the owners and the kernel about containers and layers.
+func (e *Engine) gather(ctx context.Context, snapshot *Snapshot, request Request) (Facts, error) {
+	facts := Facts{Snapshot: snapshot}
+	facts.Holdings = e.claim(ctx, snapshot.Store, candidates(snapshot, request))
+	d := &decision{facts: facts}
+	wanted, layers := d.subjects(request)
+	facts.Holdings = e.claimRest(ctx, snapshot.Store, wanted, facts.Holdings)
+	var err error
+	facts.Observations, err = e.observe(ctx, wanted, layers)
+	return facts, err
+}
+
+// pins asks the owners about the images that the request may take: its own, and the dangling parents
+// that may be pruned with them.
+func (e *Engine) pins(ctx context.Context, snapshot *Snapshot, request Request) map[ImageID]Pin {
+	var images []Image
+	asked := make(map[ImageID]bool)
+	for _, t := range request.Images {
+		image, ok := snapshot.Image(t.ID)
+		for ok && !asked[image.ID] {
+			asked[image.ID] = true
+			images = append(images, image)
+			if image, ok = snapshot.Image(image.Parent); request.NoPrune || !image.Dangling() {
+				break
+			}
+		}
+	}
+	if len(images) == 0 {
+		return nil
+	}
+	return e.Owners.Pins(ctx, snapshot.Store, images, snapshot.Containers)
 }
 
 // candidates are the containers to ask the owners about. Only an owner knows which other images a

@@ -82,12 +82,8 @@ func unseen(o Observation) string {
 // each with the least force that lifts it. There is at least one, since even an idle container is
 // in the way of its image.
 func obstacles(c Container, h Holding, o Observation) []Blocker {
-	base := Blocker{
-		Container: c.ID, Name: displayName(c, h), Owners: h.Owners,
-		Group: h.Claim.Group, State: h.Claim.State,
-	}
 	with := func(reason Reason, lifted Force, detail, advice string, evidence ...[]Evidence) Blocker {
-		b := base
+		b := about(c, h)
 		b.Reason, b.LiftedBy, b.Detail, b.Advice = reason, lifted, detail, advice
 		for _, e := range evidence {
 			b.Evidence = append(b.Evidence, e...)
@@ -131,6 +127,11 @@ func obstacles(c Container, h Holding, o Observation) []Blocker {
 		found = append(found, with(ReasonHasContainer, ForceIdle, "idle", "", h.Claim.Evidence, o.Evidence))
 	}
 	return found
+}
+
+// about is a blocker that says which container it is about, and no more.
+func about(c Container, h Holding) Blocker {
+	return Blocker{Container: c.ID, Name: displayName(c, h), Owners: h.Owners, Group: h.Claim.Group, State: h.Claim.State}
 }
 
 // adviceFor is what to do about use that could not be found out.

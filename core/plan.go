@@ -50,6 +50,7 @@ const (
 	ReasonSeveralNames     Reason = "several_names"     // asked for by ID, and it has several names
 	ReasonReadOnlyStore    Reason = "read_only_store"   // it lies in an additional image store
 	ReasonImageMounted     Reason = "image_mounted"     // the image itself is mounted and in use
+	ReasonProtected        Reason = "protected"         // its operator protects it, or an engine pins it
 )
 
 // Blocker is one thing that keeps a removal from happening.
@@ -89,8 +90,8 @@ func (r Removal) Blocked() bool { return len(r.Blockers) > 0 }
 
 // Plan is what a request comes to.
 type Plan struct {
-	// Revision holds until the store, an owner or an answer about use changes. 64 hexadecimal
-	// digits.
+	// Revision holds until the store, an owner, an answer about use or what is protected changes. 64
+	// hexadecimal digits.
 	Revision string    `json:"revision"`
 	Force    Force     `json:"force"`
 	Removals []Removal `json:"removals"`

@@ -25,6 +25,12 @@ type world struct {
 	stubborn map[ContainerID][]Process
 	// down owners answer nothing.
 	down map[string]bool
+	// pins are the images that are pinned, or of which that is not known; the others are not.
+	pins map[ImageID]Pin
+	// asked are the images that somebody was asked about.
+	asked []ImageID
+	// protection is the operator's.
+	protection Protection
 	// at is run before the named step.
 	at  map[string]func()
 	log []string
@@ -34,12 +40,12 @@ func newWorld() *world {
 	return &world{
 		owner: map[ContainerID]string{}, claims: map[ContainerID]Claim{}, running: map[ContainerID]bool{},
 		procs: map[ContainerID][]Process{}, stubborn: map[ContainerID][]Process{}, down: map[string]bool{},
-		at: map[string]func(){},
+		at: map[string]func(){}, pins: map[ImageID]Pin{},
 	}
 }
 
 func (w *world) engine() *Engine {
-	return &Engine{Store: w, Owners: w, Kernel: w, Step: func(name string) {
+	return &Engine{Store: w, Owners: w, Kernel: w, Protection: w.protection, Step: func(name string) {
 		w.mu.Lock()
 		f := w.at[name]
 		delete(w.at, name)
@@ -155,6 +161,21 @@ func (w *world) Claim(_ context.Context, _ StoreInfo, containers []Container) ma
 			}
 			all[c.ID] = Holding{Kind: Owned, Owners: []string{owner}, Claim: claim}
 		}
+	}
+	return all
+}
+
+func (w *world) Pins(_ context.Context, _ StoreInfo, images []Image, _ []Container) map[ImageID]Pin {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	all := make(map[ImageID]Pin)
+	for _, i := range images {
+		w.asked = append(w.asked, i.ID)
+		pin, ok := w.pins[i.ID]
+		if !ok {
+			pin.Pinned = PinnedNo
+		}
+		all[i.ID] = pin
 	}
 	return all
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -106,6 +107,7 @@ func cloneHandles(handles []core.Handle) []core.Handle {
 		copies[i].Container = c[0]
 		copies[i].Claim.TakesAlong = slices.Clone(copies[i].Claim.TakesAlong)
 		copies[i].Claim.ImageVolumes = slices.Clone(copies[i].Claim.ImageVolumes)
+		copies[i].Claim.Labels = maps.Clone(copies[i].Claim.Labels)
 		copies[i].Claim.Evidence = slices.Clone(copies[i].Claim.Evidence)
 	}
 	return copies

@@ -3,6 +3,7 @@ package hooks
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 
 	"github.com/unmoor/unmoor/core"
@@ -13,6 +14,7 @@ const (
 	maxEvidence = 1024
 	maxRelated  = 65536
 	maxText     = 64 << 10
+	maxLabels   = 4 << 20 // bytes; engines set no bound, and tools keep whole documents in them
 )
 
 // check validates a plugin's whole answer to containers. One flaw and nothing of it counts, since
@@ -73,7 +75,11 @@ func checkClaim(c core.Claim) error {
 	for _, e := range c.Evidence {
 		size += len(e.Detail) + len(e.Path)
 	}
-	if size > maxText {
+	labels := 0
+	for key, value := range c.Labels {
+		labels += len(key) + len(value)
+	}
+	if size > maxText || labels > maxLabels {
 		return errors.New("is too long")
 	}
 	return nil
@@ -95,6 +101,7 @@ func ours(name string, c core.Claim) core.Claim {
 	for i := range c.Evidence {
 		c.Evidence[i].Source = name
 	}
+	c.Labels = maps.Clone(c.Labels)
 	c.TakesAlong = slices.DeleteFunc(slices.Clone(c.TakesAlong), func(id core.ContainerID) bool { return id == c.Container })
 	return c
 }

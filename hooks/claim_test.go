@@ -142,6 +142,7 @@ func TestMisbehaviour(t *testing.T) {
 		{"it floods", claims(func(c []core.Container) []core.Claim { return make([]core.Claim, 1<<20) }), true, "1048576 claims"},
 		{"it floods with evidence", claims(each(core.Claim{Ownership: core.OwnershipMine, State: core.StateStopped, Evidence: make([]core.Evidence, 1<<16)})), true, "too long"},
 		{"it floods with text", claims(each(core.Claim{Ownership: core.OwnershipMine, State: core.StateStopped, Group: strings.Repeat("x", 1<<20)})), true, "too long"},
+		{"it floods with labels", claims(each(core.Claim{Ownership: core.OwnershipMine, State: core.StateStopped, Labels: map[string]string{"x": strings.Repeat("x", 8<<20)}})), true, "too long"},
 		{"an ownership that does not exist", claims(each(core.Claim{Ownership: 7})), true, "ownership"},
 		{"a use that does not exist", claims(each(core.Claim{Ownership: core.OwnershipMine, State: core.StateStopped, Use: -1})), true, "use"},
 		{"its own without a state", claims(each(core.Claim{Ownership: core.OwnershipMine, Use: core.UseIdle})), true, "state"},

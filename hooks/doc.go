@@ -7,10 +7,13 @@
 // as a whole or garbage as a whole. A plugin fails by an error, by silence until its deadline, by a
 // panic, or by garbage.
 //
+// A pinner is a plugin whose engine can want an image kept, containers or not.
+//
 // Promises. Whatever a plugin does, [Registry] returns within its deadlines with a holding, or an
-// outcome, for every container. A container is unowned only if every plugin validly said that it is
+// outcome, for every container, and with a pin for every image. A container is unowned only if every plugin validly said that it is
 // not its own, or failed without being required and without a hint that fits, or failed while its
-// operator has set it to be ignored. "Could not find out" is never "not mine".
+// operator has set it to be ignored. An image is not pinned only if every pinner validly said so, or
+// failed while it is to be ignored, or is not on this machine and no container shows that it was. "Could not find out" is never "not mine".
 //
 // Hazard. A plugin that ignores its context cannot be ended: its goroutine is left behind, with its
 // own copy of everything that it was handed, and what it answers later is dropped. A panic is caught

@@ -27,11 +27,20 @@ type Plugin interface {
 	Remove(ctx context.Context, store core.StoreInfo, handles []core.Handle) []core.Outcome
 }
 
-// WhenUnavailable says what becomes of the containers that a plugin may own and that it cannot
-// answer for.
+// Pinner is a Plugin whose engine can pin images: it wants them kept, containers or not.
+type Pinner interface {
+	// Pins says which of the images the engine pins: exactly one pin an image, in any order, without
+	// side effects. What it cannot tell of one image is a pin that is unknown, with the reason. An
+	// error means that the engine could not be asked at all, and wraps core.ErrEngineAbsent where it
+	// is not on this machine.
+	Pins(ctx context.Context, store core.StoreInfo, images []core.Image) ([]core.Pin, error)
+}
+
+// WhenUnavailable says what becomes of the containers that a plugin may own, and of the images that
+// it may pin, while it cannot answer for them.
 type WhenUnavailable int
 
-// The choices of an operator. The zero value keeps the containers.
+// The choices of an operator. The zero value keeps them.
 const (
 	Block WhenUnavailable = iota
 	Ignore
@@ -51,12 +60,13 @@ type Entry struct {
 	Name string
 	// Hints hold even when the plugin never answered. An entry without hints may own anything.
 	Hints []core.ClaimHint
-	// Required is whether no container may be touched while the plugin does not answer.
+	// Required is whether no container may be touched while the plugin does not answer, and where it
+	// is a Pinner, no image.
 	Required bool
-	// WhenUnavailable says what a failure means for the containers that fit a hint. A required
-	// plugin cannot be ignored.
+	// WhenUnavailable says what a failure means for the containers that fit a hint, and for images.
+	// A required plugin cannot be ignored.
 	WhenUnavailable WhenUnavailable
-	// ClaimTimeout bounds a call of Claim or Describe, RemoveTimeout one of Remove; StopMargin is
+	// ClaimTimeout bounds a call of Claim, Pins or Describe, RemoveTimeout one of Remove; StopMargin is
 	// what a call of Stop may take beyond the grace period. Zero is the default. Remove is given
 	// another 200 ms for each container of its batch.
 	ClaimTimeout  time.Duration

@@ -39,31 +39,41 @@ func reason(v vote, c core.Container) string {
 		}
 		return name + " cannot tell at present whether it is its own"
 	}
-	who := name + ", which may own it,"
-	if v.entry.Required {
-		who = name + ", which is required to answer,"
+	return failure(v.entry, v.fault, "which may own it")
+}
+
+// failure says what happened to a plugin that may matter.
+func failure(e Entry, f *fault, may string) string {
+	if e.Required {
+		may = "which is required to answer"
 	}
-	switch v.fault.kind {
+	who := e.Name + ", " + may + ","
+	switch f.kind {
 	case faultSilent:
-		return fmt.Sprintf("%s did not answer within %s", who, v.entry.ClaimTimeout)
+		return fmt.Sprintf("%s did not answer within %s", who, e.ClaimTimeout)
 	case faultGarbage:
-		return fmt.Sprintf("%s answered nonsense: %s", who, v.fault.err)
+		return fmt.Sprintf("%s answered nonsense: %s", who, f.err)
 	case faultPanic:
-		return fmt.Sprintf("%s broke: %s", who, v.fault.err)
+		return fmt.Sprintf("%s broke: %s", who, f.err)
 	case faultCanceled:
-		return fmt.Sprintf("%s was not waited for: %s", who, v.fault.err)
+		return fmt.Sprintf("%s was not waited for: %s", who, f.err)
 	case faultError:
 	}
-	return fmt.Sprintf("%s cannot answer: %s", who, oneLine(v.fault.err.Error()))
+	return fmt.Sprintf("%s cannot answer: %s", who, oneLine(f.err.Error()))
 }
 
 func advise(v vote) string {
-	name := v.entry.Name
 	if v.fault == nil {
 		return "try again in a minute"
 	}
+	return repair(v.entry, v.fault, "to treat its containers as nobody's")
+}
+
+// repair is what an operator can do about a failure; ignoring is what for, where it is to be ignored.
+func repair(e Entry, f *fault, ignoring string) string {
+	name := e.Name
 	var first string
-	switch v.fault.kind {
+	switch f.kind {
 	case faultCanceled:
 		return "try again"
 	case faultSilent:
@@ -72,15 +82,14 @@ func advise(v vote) string {
 		first = "report this as a fault of the plugin " + name
 	case faultError:
 		first = "start " + name
-		if errors.Is(v.fault.err, exec.ErrNotFound) || errors.Is(v.fault.err, fs.ErrNotExist) {
+		if errors.Is(f.err, exec.ErrNotFound) || errors.Is(f.err, fs.ErrNotExist) {
 			first = "install or start " + name
 		}
 	}
-	if v.entry.Required {
+	if e.Required {
 		return fmt.Sprintf(`%s, or set [plugin.%s] required = false in config.toml to go on without it`, first, name)
 	}
-	return fmt.Sprintf(`%s, or set [plugin.%s] when_unavailable = "ignore" in config.toml to treat its containers as nobody's`,
-		first, name)
+	return fmt.Sprintf(`%s, or set [plugin.%s] when_unavailable = "ignore" in config.toml %s`, first, name, ignoring)
 }
 
 // ignoredNote says whose silence was overruled by configuration.

@@ -53,7 +53,8 @@ func TestCRIOMakesMoreMeanwhile(t *testing.T) {
 
 		// A pod with a container of the image comes while an earlier container is stopped.
 		b := begun("rmi", image, "StopContainer")
-		late := n.run(n.pod("late", cri.NamespaceMode_CONTAINER), "app", image, obliging...)
+		latePod := n.pod("late", cri.NamespaceMode_CONTAINER)
+		late := n.run(latePod, "app", image, obliging...)
 		lateProcess := n.firstProcess(late)
 		kept(b, image, lateProcess, beside)
 		if !s.hasImage(n.target) || !s.hasContainer(late) {
@@ -74,7 +75,7 @@ func TestCRIOMakesMoreMeanwhile(t *testing.T) {
 		// The same command again decides anew.
 		n.unmoor("rmi", "-f", "--time", "2", image).wantCode(t, 0)
 		wantGone(t, []process{lateProcess})
-		n.unmoor("rmi", "-f", "--time", "2", pauseImage).wantCode(t, 0)
+		n.unmoor("rm", "-f", "--time", "2", web, latePod).wantCode(t, 0)
 		wantGone(t, []process{beside})
 		if containers, pods := n.lists(); len(containers)+len(pods) > 0 {
 			t.Errorf("CRI-O still lists %v, %v", containers, pods)

@@ -47,12 +47,14 @@ type node struct {
 	runtime cri.RuntimeServiceClient
 	images  cri.ImageServiceClient
 	target  string
+	// flags are given to the double when it starts.
+	flags []string
 }
 
 // newNode makes the images and starts the double.
-func newNode(s *scenario) *node {
+func newNode(s *scenario, flags ...string) *node {
 	s.t.Helper()
-	n := &node{scenario: s, target: s.importImage("image", image)}
+	n := &node{scenario: s, target: s.importImage("image", image), flags: flags}
 	s.importImage("bystander", pauseImage)
 	s.write("control", "")
 	s.write("unmoor.toml", fmt.Sprintf("[plugin.crio]\naddress = \"unix://%s\"\nclaim_timeout = \"3s\"\n", n.socket()))
@@ -87,7 +89,7 @@ func (n *node) doubleCommand(args ...string) *exec.Cmd {
 // up starts the double and waits until it answers.
 func (n *node) up() {
 	n.t.Helper()
-	n.double = n.start(n.doubleCommand("-listen", n.socket(), "-log", n.path("calls")))
+	n.double = n.start(n.doubleCommand(append([]string{"-listen", n.socket(), "-log", n.path("calls")}, n.flags...)...))
 	eventually(n.t, "the double of CRI-O listens", func() bool {
 		if n.double.ended() {
 			n.t.Fatalf("the double of CRI-O has ended: %v: %s", n.double.err, n.double.out.String())
@@ -327,8 +329,17 @@ func TestCRIOPauseImage(t *testing.T) {
 		before := n.look()
 
 		pods := []string{"shop/web/POD", "shop/job/POD", "shop/web/app", "shop/web/next", "shop/job/work", "shop/job/done"}
-		n.unmoor("rmi", pauseImage).wantCode(t, 2).wantSaid(t, "shop/web/POD", "shop/job/POD", "--force")
-		r := n.unmoor("plan", "-f", pauseImage).wantCode(t, 0).wantSaid(t, pods...)
+		// CRI-O's pause image is pinned; one that was, before an update say, is not.
+		for _, force := range forces {
+			n.unmoor("rmi", force, pauseImage).wantCode(t, 2).wantSaid(t, "pinned by CRI-O", "pause_image")
+		}
+		n.wantSame(before)
+		const old = "localhost/unmoor/pause:old"
+		s.podman("tag", pauseImage, old)
+		s.podman("untag", old, pauseImage)
+		before = n.look()
+		n.unmoor("rmi", old).wantCode(t, 2).wantSaid(t, "shop/web/POD", "shop/job/POD", "--force")
+		r := n.unmoor("plan", "-f", old).wantCode(t, 0).wantSaid(t, pods...)
 		t.Log(r)
 		n.wantSame(before)
 		wantAlive(t, all...)
@@ -336,7 +347,7 @@ func TestCRIOPauseImage(t *testing.T) {
 			t.FailNow()
 		}
 
-		r = n.unmoor("rmi", "-f", "--time", "2", pauseImage).wantCode(t, 0)
+		r = n.unmoor("rmi", "-f", "--time", "2", old).wantCode(t, 0)
 		t.Logf("-f took %v\n%s", r.took.Round(time.Millisecond), r.said())
 		wantGone(t, all)
 		wantAlive(t, beside)
@@ -436,5 +447,87 @@ func TestCRIOTrouble(t *testing.T) {
 			wantGone(t, []process{app})
 			s.check()
 		})
+	})
+}
+
+// forces are all there are.
+var forces = []string{"--force=none", "--force=idle", "--force=stop", "--force=kill"}
+
+func TestCRIOPinned(t *testing.T) {
+	hostOnly(t, []string{"overlay"}, func(t *testing.T, s *scenario) {
+		n := newNode(s, "-pinned", "localhost/unmoor/targ*")
+		const free, extra = "localhost/unmoor/free:latest", "localhost/unmoor/extra:latest"
+		s.importImage("bystander", free)
+		s.podman("tag", image, extra)
+		web := n.pod("web", cri.NamespaceMode_CONTAINER)
+		app := n.firstProcess(n.run(web, "app", image, obliging...))
+		look := func() nodeView {
+			v := n.look()
+			v.Processes = slices.DeleteFunc(v.Processes, func(p string) bool { return strings.Contains(p, "/criodouble ") })
+			return v
+		}
+		before := look()
+		kept := func(reference string, says ...string) {
+			t.Helper()
+			for _, force := range forces {
+				n.unmoor("rmi", force, "--time", "1", reference).wantCode(t, 2).wantSaid(t, says...)
+			}
+		}
+		same := func(when string) {
+			t.Helper()
+			wantAlive(t, app)
+			if diff := cmp.Diff(before, look(), cmp.AllowUnexported(nodeView{})); diff != "" {
+				t.Fatalf("%s something changed:\n%s", when, diff)
+			}
+		}
+		// By every name and by its ID.
+		for _, reference := range []string{image, extra, n.target, pauseImage} {
+			kept(reference, "pinned by CRI-O", "pinned_images")
+		}
+		n.unmoor("why", image).wantCode(t, 0).wantSaid(t, "pinned by CRI-O", "shop/web/app")
+		n.unmoor("why", "--format", "json", image).wantCode(t, 0).wantSaid(t, `"protected"`, `"pinned by CRI-O"`)
+		same("of what is pinned")
+
+		n.down()
+		kept(free, "crio, which may pin it", "systemctl status crio", "when_unavailable")
+		if err := os.Remove(n.socket()); err != nil {
+			t.Fatal(err)
+		}
+		kept(free, "crio, which may pin it", "systemctl status crio")
+		n.up()
+		n.control("fail=no_such_blob ImageStatus")
+		kept(free, "cannot tell whether it pins it", "no such blob")
+		n.control("garbage ImageStatus")
+		kept(free, "answered nonsense")
+		n.control("")
+		same("while CRI-O could not answer")
+
+		n.unmoor("rmi", free).wantCode(t, 0)
+		n.down()
+		n.flags = nil
+		n.up()
+		n.unmoor("rmi", extra).wantCode(t, 0)
+		n.unmoor("rmi", "-f", "--time", "2", image).wantCode(t, 0)
+		wantGone(t, []process{app})
+		if s.hasImage(n.target) {
+			t.Error("the image that is not pinned any more is still there")
+		}
+		n.wantNoMounts()
+		s.check()
+	})
+}
+
+// Where there is no CRI-O and nothing of it, it pins nothing.
+func TestCRIOAbsent(t *testing.T) {
+	hostOnly(t, []string{"overlay"}, func(t *testing.T, s *scenario) {
+		target := s.importImage("image", image)
+		s.podman("create", image, "true")
+		s.write("unmoor.toml", fmt.Sprintf("[plugin.crio]\naddress = \"unix://%s\"\n", s.path("none.sock")))
+		s.write("required.toml", fmt.Sprintf("[plugin.crio]\naddress = \"unix://%s\"\nrequired = true\n", s.path("none.sock")))
+		s.unmoor("--config", s.path("required.toml"), "rmi", "--force=kill", image).wantCode(t, 2).wantSaid(t, "required = false")
+		s.unmoor("--config", s.path("unmoor.toml"), "rmi", "-f", image).wantCode(t, 0)
+		if s.hasImage(target) {
+			t.Error("the image is still there")
+		}
 	})
 }

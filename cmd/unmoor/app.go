@@ -36,6 +36,8 @@ type app struct {
 	// program is how this call was made, with its global flags, fit to be pasted into a shell.
 	program string
 	config  config.Config
+	// configFile is where config was read from, empty where there is no file.
+	configFile string
 	// code is the highest exit code so far.
 	code int
 }
@@ -127,10 +129,11 @@ images or containers, the highest.`,
 
 // configure reads the configuration and lets the global flags override it.
 func (a *app) configure(cmd *cobra.Command) error {
-	c, _, err := a.loadConfig()
+	c, path, err := a.loadConfig()
 	if err != nil {
 		return err
 	}
+	a.configFile = path
 	flags := cmd.Flags()
 	a.program = a.global.program(flags.Changed)
 	if flags.Changed("root") {
@@ -196,5 +199,7 @@ func (a *app) withMachine(cmd *cobra.Command, run func(ctx context.Context, m *m
 	}
 	defer m.close()
 	m.engine.Step = a.step
+	m.engine.Protection = core.Protection{Images: a.config.Protect.Images, Containers: a.config.Protect.Containers,
+		Labels: a.config.Protect.Labels, File: a.configFile}
 	return run(ctx, m)
 }

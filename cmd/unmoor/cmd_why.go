@@ -190,6 +190,9 @@ func (v whyView) String() string {
 		writeEvidence(&s, evidence(h))
 		for _, b := range v.Blockers {
 			if b.Container == h.Container.ID {
+				if b.Reason == core.ReasonProtected { // the line above tells of its use alone
+					fmt.Fprintf(&s, "    %s\n", plain(b.Detail))
+				}
 				fmt.Fprintf(&s, "    what to do: %s\n", remedy(b))
 			}
 		}

@@ -21,7 +21,9 @@ type fake struct {
 	snapshot     core.Snapshot
 	holdings     map[core.ContainerID]core.Holding
 	observations map[core.LayerID]core.Observation
-	completed    []core.Interrupted
+	// pins are the images that an engine pins, or may pin.
+	pins      map[core.ImageID]core.Pin
+	completed []core.Interrupted
 	// stopErr is the owners' answer to a stop; deleteErr the store's to a deletion.
 	stopErr, deleteErr error
 	openErr            error
@@ -168,6 +170,18 @@ func (f *fake) Claim(_ context.Context, _ core.StoreInfo, containers []core.Cont
 	all := make(map[core.ContainerID]core.Holding)
 	for _, c := range containers {
 		all[c.ID] = f.holdings[c.ID]
+	}
+	return all
+}
+
+func (f *fake) Pins(_ context.Context, _ core.StoreInfo, images []core.Image, _ []core.Container) map[core.ImageID]core.Pin {
+	all := make(map[core.ImageID]core.Pin)
+	for _, i := range images {
+		pin, ok := f.pins[i.ID]
+		if !ok {
+			pin.Pinned = core.PinnedNo
+		}
+		all[i.ID] = pin
 	}
 	return all
 }

@@ -78,6 +78,23 @@ func family() *fake {
 	return f
 }
 
+// guarded is what testdata/protect.toml and CRI-O keep.
+func guarded() *fake {
+	f := family()
+	f.image("cc11", "localhost/pause:1")
+	f.image("dd11", "localhost/db:1")
+	f.pins = map[core.ImageID]core.Pin{
+		f.snapshot.Images[2].ID: {Pinned: core.PinnedYes, Owners: []string{"crio"}, Reason: "pinned by CRI-O", Advice: "take it out of pinned_images"},
+		f.snapshot.Images[0].ID: {Owners: []string{"crio"}, Reason: "crio, which may pin it, did not answer within 30s", Advice: "see why crio hangs"},
+	}
+	f.owned("e1", "vault", f.snapshot.Images[3].ID, "podman", core.StateStopped)
+	f.owned("e2", "store", f.snapshot.Images[3].ID, "podman", core.StateRunning, 22402)
+	h := f.holdings[core.ContainerID(id("e2"))]
+	h.Claim.Labels = map[string]string{"tier": "db"}
+	f.holdings[core.ContainerID(id("e2"))] = h
+	return f
+}
+
 func TestGolden(t *testing.T) {
 	failing := func() *fake { f := single(); f.stopErr = errBoom; return f }
 	control := func() *fake {
@@ -145,6 +162,17 @@ func TestGolden(t *testing.T) {
 		{"rm while its owner is down", down, "rm perhaps", 2},
 		{"rmi with global flags", mixed, "--runroot /run/o'x --storage-driver vfs --storage-opt vfs.a=b rmi web:1", 2},
 		{"rmi template id", mixed, "rmi --force=kill --format {{.ID}} web:1", 0},
+		{"rmi protected", guarded, "--config testdata/protect.toml rmi --force=kill app:1", 2},
+		{"rmi pinned", guarded, "rmi --force=kill pause:1", 2},
+		{"rmi perhaps pinned", guarded, "rmi --force=kill base:1", 2},
+		{"rmi of protected containers", guarded, "--config testdata/protect.toml rmi -f db:1", 2},
+		{"rmi all with protected", guarded, "--config testdata/protect.toml rmi --all -f", 2},
+		{"rm protected", guarded, "--config testdata/protect.toml rm -f vault", 2},
+		{"rm protected json", guarded, "--config testdata/protect.toml rm -f --format json vault", 2},
+		{"plan protected", guarded, "--config testdata/protect.toml plan -f app:1", 2},
+		{"why protected image", guarded, "--config testdata/protect.toml why app:1", 0},
+		{"why pinned image json", guarded, "why --format json pause:1", 0},
+		{"why protected container", guarded, "--config testdata/protect.toml why store", 0},
 		{"images", mixed, "images", 0},
 		{"doctor", wrecked, "doctor", 2},
 		{"doctor json", wrecked, "doctor --format json shop/web", 2},

@@ -49,7 +49,8 @@ func openMachine(ctx context.Context, c config.Config, step func(string)) (*mach
 	}
 	options := cstore.Options{
 		GraphRoot: c.Store.Root, RunRoot: c.Store.RunRoot, Driver: c.Store.Driver, DriverOptions: c.Store.Options,
-		Logger: slog.Default(),
+		ImageLabels: len(c.Protect.Labels) > 0,
+		Logger:      slog.Default(),
 	}
 	if step != nil {
 		// The engine has a delete_container of its own.

@@ -198,8 +198,12 @@ func owners(b core.Blocker) string {
 func obstacle(of subject, b core.Blocker) string {
 	if b.Container == "" {
 		clause := plain(b.Detail)
-		if b.Reason == core.ReasonUnknownUse {
+		switch b.Reason {
+		case core.ReasonUnknownUse:
 			clause = "it may be mounted: " + clause
+		case core.ReasonProtected:
+			clause = "it is " + clause
+		default:
 		}
 		if of.kind == "image" && string(b.Image) != "" && string(b.Image) != of.id {
 			clause = imageSubject(core.Image{ID: b.Image}, b.Name).String() + ": " + clause
@@ -232,7 +236,7 @@ func obstacle(of subject, b core.Blocker) string {
 		who += " is " + detail
 	case core.ReasonUnknownUse:
 		who += " may be in use: " + detail
-	case core.ReasonContested:
+	case core.ReasonContested, core.ReasonProtected:
 		who += " is " + detail
 	case core.ReasonOwnerUnavailable, core.ReasonOwnerGarbage:
 		who = keptBecause(who, detail)
@@ -320,7 +324,7 @@ func remedy(b core.Blocker) string {
 		case core.ReasonImageMounted:
 			return "--force=idle unmounts it"
 		case core.ReasonHasContainer, core.ReasonInUse, core.ReasonUnknownUse, core.ReasonContested,
-			core.ReasonOwnerUnavailable, core.ReasonOwnerGarbage, core.ReasonChildImage, core.ReasonReadOnlyStore:
+			core.ReasonOwnerUnavailable, core.ReasonOwnerGarbage, core.ReasonChildImage, core.ReasonReadOnlyStore, core.ReasonProtected:
 		}
 		return "remove it with --force=idle"
 	case core.ForceStop:

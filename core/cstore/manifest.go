@@ -74,6 +74,19 @@ func parseHistory(data []byte) ([]historyEntry, error) {
 	return config.History, nil
 }
 
+// parseLabels reads the labels out of an image's configuration, OCI's or Docker's.
+func parseLabels(data []byte) (map[string]string, error) {
+	var config struct {
+		Config struct {
+			Labels map[string]string `json:"Labels"`
+		} `json:"config"`
+	}
+	if err := json.Unmarshal(data, &config); err != nil {
+		return nil, fmt.Errorf("parse the labels of the image's configuration: %w", err)
+	}
+	return config.Config.Labels, nil
+}
+
 // timestamp is a point in time in the spelling that makes equal ones equal; what is none stays as
 // it was written.
 type timestamp string

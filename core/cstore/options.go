@@ -24,6 +24,9 @@ type Options struct {
 	RunRoot       string
 	Driver        string
 	DriverOptions []string
+	// ImageLabels is whether a snapshot has the images' labels, which costs a look at every image's
+	// configuration.
+	ImageLabels bool
 	// Logger gets what the library logs, at debug level; nil drops it.
 	Logger *slog.Logger
 	// Step, where set, is called before each step of a deletion with its name. Tests kill the

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 
 	"github.com/containers/storage"
@@ -24,9 +25,11 @@ type configKey struct{ image, manifest string }
 type imageConfig struct {
 	manifest *manifest
 	history  *[]historyEntry
+	labels   *map[string]string
 }
 
-// relate sets of the images what lies between them: their parents, and the lists' instances.
+// relate sets of the images what lies between them, their parents and the lists' instances, and their
+// labels where they are asked for.
 func (s *Store) relate(ctx context.Context, r *records, images []core.Image) error {
 	s.configsMu.Lock()
 	defer s.configsMu.Unlock()
@@ -49,6 +52,10 @@ func (s *Store) relate(ctx context.Context, r *records, images []core.Image) err
 		}
 		if parent := x.parent(i, images); parent >= 0 {
 			images[i].Parent = images[parent].ID
+		}
+		if s.imageLabels {
+			labels, ok := x.labels(i)
+			images[i].Labels, images[i].LabelsUnknown = maps.Clone(labels), !ok
 		}
 	}
 	s.configs = x.fresh // What is gone from the store is forgotten.
@@ -149,26 +156,57 @@ func (x *relation) history(i int) ([]historyEntry, bool) {
 	if c.history != nil {
 		return *c.history, true
 	}
-	image := &x.records.images[i]
-	name := "sha256:" + image.ID // As engines name it, for the ID is its digest.
-	if !slices.Contains(image.BigDataNames, name) {
-		name = x.manifest(i).config
-		c = x.config(i)
-	}
-	data, err := x.item(i, name)
+	data, err := x.configuration(i)
 	var history []historyEntry
 	if err == nil {
 		history, err = parseHistory(data)
 	}
 	if err != nil {
 		if !errors.Is(err, errNoItem) {
-			x.store.logger.Warn("an image's configuration cannot be read", "image", image.ID, "error", err)
+			x.store.logger.Warn("an image's configuration cannot be read", "image", x.records.images[i].ID, "error", err)
 		}
 		return nil, false
 	}
+	c = x.config(i)
 	c.history = &history
 	x.fresh[x.key(i)] = c
 	return history, true
+}
+
+// labels are the labels of image i, and whether they could be read. An image without a manifest has no
+// configuration either, and so no labels; one with a manifest that names none (Docker's schema 1) has
+// them elsewhere.
+func (x *relation) labels(i int) (map[string]string, bool) {
+	if c := x.config(i); c.labels != nil {
+		return *c.labels, true
+	}
+	image := &x.records.images[i]
+	data, err := x.configuration(i)
+	var labels map[string]string
+	switch {
+	case err == nil:
+		labels, err = parseLabels(data)
+	case errors.Is(err, errNoItem) && !slices.Contains(image.BigDataNames, storage.ImageDigestBigDataKey):
+		err = nil
+	}
+	if err != nil {
+		x.store.logger.Warn("an image's labels cannot be read", "image", image.ID, "error", err)
+		return nil, false
+	}
+	c := x.config(i)
+	c.labels = &labels
+	x.fresh[x.key(i)] = c
+	return labels, true
+}
+
+// configuration reads the configuration of image i.
+func (x *relation) configuration(i int) ([]byte, error) {
+	image := &x.records.images[i]
+	name := "sha256:" + image.ID // As engines name it, for the ID is its digest.
+	if !slices.Contains(image.BigDataNames, name) {
+		name = x.manifest(i).config
+	}
+	return x.item(i, name)
 }
 
 // item reads one of the items that engines store with an image.

@@ -15,7 +15,7 @@ const volatileFlag = "Volatile"
 
 // Snapshot reads images, containers and layers, at one instant. What cannot be read of an image
 // beyond its record, such as a damaged configuration, is left out: it has then no parent, or is no
-// list.
+// list. Its labels are unknown then, where they are asked for.
 func (s *Store) Snapshot(ctx context.Context) (*core.Snapshot, error) {
 	records, err := s.read(ctx)
 	if err != nil {

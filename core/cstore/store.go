@@ -18,8 +18,10 @@ import (
 // Store is an open store. Its methods may be called from several goroutines at once.
 type Store struct {
 	options types.StoreOptions
-	info    core.StoreInfo
-	logger  *slog.Logger
+	// imageLabels is Options.ImageLabels.
+	imageLabels bool
+	info        core.StoreInfo
+	logger      *slog.Logger
 	// homes are the directories in which the driver keeps layers, the store's own first, then the
 	// image store and the additional ones; without symbolic links, as the kernel shows them.
 	homes []string
@@ -61,7 +63,7 @@ func Open(ctx context.Context, options Options) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{options: resolved, logger: options.Logger, step: options.Step}
+	s := &Store{options: resolved, imageLabels: options.ImageLabels, logger: options.Logger, step: options.Step}
 	if s.logger == nil {
 		s.logger = slog.New(slog.DiscardHandler)
 	}

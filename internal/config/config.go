@@ -12,6 +12,7 @@ const DefaultPath = "/etc/unmoor/config.toml"
 type Config struct {
 	Store   Store
 	Removal Removal
+	Protect Protect
 	Podman  Podman
 	Buildah Buildah
 	CRIO    CRIO
@@ -35,6 +36,15 @@ type Removal struct {
 	// GracePeriod is the time between the polite signal and the forcible one; 0 sends the forcible
 	// one at once.
 	GracePeriod Duration
+}
+
+// Protect is what no removal touches, whatever the force.
+type Protect struct {
+	// Images and Containers are patterns with * and ?.
+	Images     []string
+	Containers []string
+	// Labels are KEY or KEY=VALUE, of images and containers.
+	Labels []string
 }
 
 // Plugin is what every plugin has.

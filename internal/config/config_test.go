@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 )
 
 const shipped = "../../config.toml"
@@ -27,8 +28,7 @@ func TestShippedFileEqualsDefault(t *testing.T) {
 			t.Fatalf("%s: %v", name, err)
 		}
 		want := Default()
-		want.Store.Options = c.Store.Options // nil and empty are the same
-		if diff := cmp.Diff(want, c); diff != "" || len(c.Store.Options) != 0 {
+		if diff := cmp.Diff(want, c, cmpopts.EquateEmpty()); diff != "" {
 			t.Errorf("%s (-default +file):\n%s", name, diff)
 		}
 	}
@@ -57,6 +57,9 @@ root = "/srv/store"
 options = ["a=b"]
 [removal]
 grace_period = "1m30s"
+[protect]
+images = ["docker.io/library/*"]
+labels = ["keep", "tier=db"]
 [plugin]
 podman.command = ["/opt/podman", "--tmpdir", "/x"]
 [plugin.buildah]
@@ -70,6 +73,7 @@ level = "debug"
 	want := Default()
 	want.Store.Root, want.Store.Options = "/srv/store", []string{"a=b"}
 	want.Removal.GracePeriod = Duration(90 * time.Second)
+	want.Protect = Protect{Images: []string{"docker.io/library/*"}, Labels: []string{"keep", "tier=db"}}
 	want.Podman.Command = []string{"/opt/podman", "--tmpdir", "/x"}
 	want.Buildah.WhenUnavailable = Ignore
 	want.Log.Level = "debug"
@@ -97,6 +101,11 @@ func TestErrorsNameFileLineAndKey(t *testing.T) {
 		"no command":                 {"[plugin.podman]\ncommand = []\n", `f:2: plugin.podman.command: wants a program, such as ["podman"]`},
 		"an address of no kind":      {"[plugin.podman]\naddress = \"tcp://x\"\n", `f:2: plugin.podman.address: wants a socket such as "unix:///run/podman/podman.sock", not "tcp://x"`},
 		"a relative root":            {"[store]\nroot = \"x\"\n", `f:2: store.root: wants an absolute path, not "x"`},
+		"an empty pattern":           {"[protect]\nimages = [\"a\", \" \"]\n", `f:2: protect.images: wants patterns that are not empty, such as "docker.io/library/*"`},
+		"an empty name":              {"[protect]\ncontainers = [\"\"]\n", "f:2: protect.containers: wants patterns that are not empty"},
+		"a label without a key":      {"[protect]\n\nlabels = [\"keep\", \"=yes\"]\n", `f:3: protect.labels: wants KEY or KEY=VALUE, not "=yes"`},
+		"an empty label":             {"[protect]\nlabels = [\"\"]\n", `f:2: protect.labels: wants KEY or KEY=VALUE, not ""`},
+		"a pattern for a list":       {"[protect]\nimages = \"*\"\n", "f:2: protect.images: wants a list of strings"},
 		"a value for a section":      {"store = 3\n", "f:1: store: is a section: write [store]"},
 		"a list of sections":         {"[[log]]\nlevel = \"info\"\n", "f:1: log: is a section: write [log]"},
 		"no TOML":                    {"[log]\nlevel\n", "f:2: expected"},
@@ -145,6 +154,7 @@ func TestValidate(t *testing.T) {
 func TestTOMLReadsBack(t *testing.T) {
 	c := Default()
 	c.Store.Root, c.Store.Options = `/a "b"`, []string{"x=y", "z"}
+	c.Protect.Containers = []string{`a"b*`, "?"}
 	text, err := c.TOML()
 	if err != nil {
 		t.Fatal(err)
@@ -153,7 +163,7 @@ func TestTOMLReadsBack(t *testing.T) {
 	if err != nil {
 		t.Fatalf("%v in:\n%s", err, text)
 	}
-	if diff := cmp.Diff(c, back); diff != "" {
+	if diff := cmp.Diff(c, back, cmpopts.EquateEmpty()); diff != "" {
 		t.Errorf("%s in:\n%s", diff, text)
 	}
 }

@@ -80,6 +80,17 @@ func (c *Config) check() []*KeyError {
 			add(key, fmt.Sprintf("wants an absolute path, not %q", path))
 		}
 	}
+	for key, patterns := range map[string][]string{"protect.images": c.Protect.Images, "protect.containers": c.Protect.Containers} {
+		if slices.ContainsFunc(patterns, blank) {
+			add(key, "wants patterns that are not empty, such as \"docker.io/library/*\"")
+		}
+	}
+	for _, label := range c.Protect.Labels {
+		if key, _, _ := strings.Cut(label, "="); blank(key) {
+			add("protect.labels", fmt.Sprintf("wants KEY or KEY=VALUE, not %q", label))
+			break
+		}
+	}
 	for name, p := range map[string]Plugin{"podman": c.Podman.Plugin, "buildah": c.Buildah.Plugin, "crio": c.CRIO.Plugin} {
 		if p.ClaimTimeout <= 0 {
 			add("plugin."+name+".claim_timeout", "wants more than 0: without an answer nothing could be removed")
@@ -103,6 +114,8 @@ func (c *Config) check() []*KeyError {
 	slices.SortFunc(found, func(a, b *KeyError) int { return strings.Compare(a.Key, b.Key) })
 	return found
 }
+
+func blank(s string) bool { return strings.TrimSpace(s) == "" }
 
 // file is one file that is being read.
 type file struct {

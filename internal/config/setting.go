@@ -24,6 +24,9 @@ func (c *Config) settings() []setting {
 		{"store.options", &c.Store.Options},
 		{"store.all_processes_here", &c.Store.AllProcessesHere},
 		{"removal.grace_period", &c.Removal.GracePeriod},
+		{"protect.images", &c.Protect.Images},
+		{"protect.containers", &c.Protect.Containers},
+		{"protect.labels", &c.Protect.Labels},
 	}
 	plugin := func(name string, p *Plugin, own ...setting) {
 		all = append(all, setting{"plugin." + name + ".enabled", &p.Enabled})

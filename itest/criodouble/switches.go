@@ -136,6 +136,8 @@ func spoil(answer any) {
 		a.Status = &cri.ContainerStatus{Id: "another", State: cri.ContainerState_CONTAINER_EXITED}
 	case *cri.PodSandboxStatusResponse:
 		a.Status = nil
+	case *cri.ImageStatusResponse:
+		a.Image = &cri.Image{Id: "another"}
 	case *cri.ImageFsInfoResponse:
 		a.ImageFilesystems, a.ContainerFilesystems = nil, nil
 	}

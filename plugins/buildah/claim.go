@@ -99,7 +99,7 @@ func (s *scan) judge(c core.Container, taken func(string) bool) verdict {
 	if c.LayerID == "" {
 		v.inside, v.holds = nil, nil
 	}
-	claim := core.Claim{Container: c.ID, Ownership: core.OwnershipMine, DisplayName: r.Container}
+	claim := core.Claim{Container: c.ID, Ownership: core.OwnershipMine, DisplayName: r.Container, Labels: r.OCI.Config.Labels}
 	if len(c.Names) > 0 {
 		claim.DisplayName = c.Names[0]
 	}

@@ -38,6 +38,7 @@ func TestIdleWorkingContainers(t *testing.T) {
 			h.must(h.buildah("from", "scratch"))
 			h.must(h.buildah("from", "--name", "mine", "localhost/bb"))
 			h.must(h.buildah("mount", "mine"))
+			h.must(h.buildah("config", "--label", "keep=yes", "mine"))
 			h.must(h.podman("create", "--name", "theirs", "localhost/bb", "true"))
 			h.must(h.podman("commit", "-q", "theirs", "localhost/committed"))
 			claims := h.claims()
@@ -46,6 +47,9 @@ func TestIdleWorkingContainers(t *testing.T) {
 				if claims[name].DisplayName != name || claims[name].Revision == "" {
 					t.Errorf("%s: %+v", name, claims[name])
 				}
+			}
+			if got := claims["mine"].Labels["keep"]; got != "yes" {
+				t.Errorf("the labels of mine are %v", claims["mine"].Labels)
 			}
 			// podman commit has left a buildah.json in it.
 			for _, c := range h.stored() {

@@ -32,6 +32,14 @@ type record struct {
 	ImageID     string `json:"image-id"`
 	Container   string `json:"container-name"`
 	ContainerID string `json:"container-id"`
+	// OCI is the configuration of the image to be, with the labels of the one that it is built from.
+	// Buildah keeps it twice, the other time as Docker's, and sets labels in both (containers/buildah,
+	// config.go, SetLabel).
+	OCI struct {
+		Config struct {
+			Labels map[string]string `json:"Labels"`
+		} `json:"config"`
+	} `json:"ociv1"`
 }
 
 // errNoRecord: the container has no buildah.json.

@@ -120,6 +120,7 @@ func (j judge) application(claim *core.Claim, c core.Container, listed *cri.Cont
 		own = clip(m.name)
 	}
 	claim.Group, claim.DisplayName = "pod "+name, name+"/"+own
+	claim.Labels = labels(pod.GetLabels(), listed.GetLabels())
 	var word string
 	switch listed.GetState() {
 	case cri.ContainerState_CONTAINER_CREATED:
@@ -151,6 +152,7 @@ func (j judge) sandbox(claim *core.Claim, c core.Container, pod *cri.PodSandbox)
 	claim.Ownership = core.OwnershipMine
 	name := podName(pod)
 	claim.Group, claim.DisplayName = "pod "+name, name+"/POD"
+	claim.Labels = labels(pod.GetLabels())
 	claim.TakesAlong = slices.Clone(j.members[c.ID])
 	var alive []core.Evidence
 	unknown := false
@@ -183,6 +185,21 @@ func (j judge) sandbox(claim *core.Claim, c core.Container, pod *cri.PodSandbox)
 	claim.Evidence = append([]core.Evidence{j.podNote(c.ID, pod)}, alive...)
 	j.live(claim, c)
 	claim.Revision = revision{kind: kindSandbox, pod: c.ID}.String()
+}
+
+// labels joins labels; of one key the last counts. The kubelet gives the labels that a pod's user wrote
+// to the sandbox alone, so that those of a container are its pod's and its own.
+func labels(of ...map[string]string) map[string]string {
+	var all map[string]string
+	for _, some := range of {
+		for key, value := range some {
+			if all == nil {
+				all = make(map[string]string)
+			}
+			all[key] = value
+		}
+	}
+	return all
 }
 
 func podName(pod *cri.PodSandbox) string {
@@ -255,7 +272,7 @@ func (j judge) forgotten(claim *core.Claim, c core.Container, m metadata) {
 	}
 	claim.Evidence = append(claim.Evidence, j.note(core.EvidenceRecord, "", "CRI-O does not know it any more"))
 	if s, err := readState(string(c.ID), c.Directory); err == nil {
-		claim.ImageVolumes = s.volumes
+		claim.ImageVolumes, claim.Labels = s.volumes, s.labels
 	}
 	claim.Revision = revision{kind: kind, pod: core.ContainerID(m.podID)}.String()
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"strings"
 	"sync/atomic"
@@ -13,6 +14,8 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/unmoor/unmoor/core"
 )
 
 // maxAnswer bounds one answer of CRI-O's; it is what CRI-O itself sends at most by default
@@ -29,12 +32,23 @@ type client struct {
 	images  cri.ImageServiceClient
 }
 
+// absentError says that there is no socket; it is core.ErrEngineAbsent without adding words.
+type absentError struct{ cause error }
+
+func (e absentError) Error() string   { return e.cause.Error() }
+func (e absentError) Unwrap() []error { return []error{e.cause, core.ErrEngineAbsent} }
+
 var errLost = errors.New("the connection to CRI-O was lost")
 
+// connect opens the one connection. The error wraps core.ErrEngineAbsent where there is no socket.
 func (p *Plugin) connect(ctx context.Context) (*client, error) {
 	raw, err := (&net.Dialer{Timeout: p.options.Timeout}).DialContext(ctx, "unix", p.socket)
 	if err != nil {
-		return nil, fmt.Errorf("connect to CRI-O (is it running? systemctl status crio; [plugin.crio] address names its socket): %w", err)
+		err = fmt.Errorf("connect to CRI-O (is it running? systemctl status crio; [plugin.crio] address names its socket): %w", err)
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil, absentError{err}
+		}
+		return nil, err
 	}
 	var taken atomic.Bool
 	conn, err := grpc.NewClient("passthrough:///crio",
@@ -64,6 +78,11 @@ func (c *client) close() {
 // failed says what CRI-O was asked for in vain. The error wraps the gRPC status.
 func (c *client) failed(what string, err error) error {
 	return fmt.Errorf("ask CRI-O at %s for %s: %w", c.socket, what, plain(err))
+}
+
+// nonsense says that an answer cannot be CRI-O's.
+func (c *client) nonsense(err error) error {
+	return fmt.Errorf("CRI-O at %s answered nonsense: %w", c.socket, err)
 }
 
 // plain makes a gRPC status readable and keeps it as the cause.

@@ -15,6 +15,8 @@
 // operation go through one connection, so that their answers come from one CRI-O. A state that is
 // not known here is of unknown use. A ready sandbox is in use, process or not.
 //
+// An image is pinned where CRI-O's state of it says so; of a store that is not CRI-O's none is.
+//
 // Hazards. CRI-O does not list what it is still creating (server/container_list.go,
 // server/sandbox_list.go), and its storage container is there before that. So a young unlisted one
 // is nobody's to judge. StopPodSandbox, RemovePodSandbox and RemoveContainer take the deadline of the call for

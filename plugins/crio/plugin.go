@@ -39,7 +39,8 @@ type Options struct {
 	// Settling is how old a container with CRI-O's metadata must be before it counts that CRI-O does
 	// not list it. Kubernetes gives a creation 4 minutes. Zero is DefaultSettling, negative none.
 	Settling time.Duration
-	// Parallel is how many removals CRI-O is asked for at once. Zero is DefaultParallel.
+	// Parallel is how many removals, or states of images, CRI-O is asked for at once. Zero is
+	// DefaultParallel.
 	Parallel int
 }
 

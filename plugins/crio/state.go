@@ -32,10 +32,15 @@ type runtimeState struct {
 	start uint64
 	// volumes are the images that are mounted in the container.
 	volumes []core.ImageID
+	// labels are the container's own, as they were when it was made.
+	labels map[string]string
 }
 
-// volumesAnnotation holds the container's mounts as JSON (pkg/annotations).
-const volumesAnnotation = "io.kubernetes.cri-o.Volumes"
+// The annotations that hold the container's mounts and its labels as JSON (pkg/annotations).
+const (
+	volumesAnnotation = "io.kubernetes.cri-o.Volumes"
+	labelsAnnotation  = "io.kubernetes.cri-o.Labels"
+)
 
 // parseState reads the state of one container.
 func parseState(id string, text []byte) (runtimeState, error) {
@@ -62,6 +67,9 @@ func parseState(id string, text []byte) (runtimeState, error) {
 		}
 	}
 	s.volumes = imageVolumes(r.Annotations[volumesAnnotation])
+	if text := r.Annotations[labelsAnnotation]; text != "" && json.Unmarshal([]byte(text), &s.labels) != nil {
+		s.labels = nil // half of them, it may be
+	}
 	return s, nil
 }
 

@@ -40,7 +40,8 @@ func (p *Plugin) look(ctx context.Context, c *client, store core.StoreInfo) (*vi
 	var (
 		containers *cri.ListContainersResponse
 		sandboxes  *cri.ListPodSandboxResponse
-		fs         *cri.ImageFsInfoResponse
+		root       string
+		where      site
 	)
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() (err error) {
@@ -56,26 +57,31 @@ func (p *Plugin) look(ctx context.Context, c *client, store core.StoreInfo) (*vi
 		return nil
 	})
 	g.Go(func() (err error) {
-		if fs, err = c.images.ImageFsInfo(ctx, &cri.ImageFsInfoRequest{}); err != nil {
-			return c.failed("the place of its store", err)
-		}
-		return nil
+		root, where, err = p.locate(ctx, c, store)
+		return err
 	})
 	if err := g.Wait(); err != nil {
 		return nil, err
 	}
 	v, err := newView(containers.Containers, sandboxes.Items)
-	if err == nil {
-		var driver string
-		v.root, driver, err = graphRoot(fs)
-		if err == nil {
-			v.site = p.place(v.root, driver, store)
-		}
-	}
 	if err != nil {
-		return nil, fmt.Errorf("CRI-O at %s answered nonsense: %w", c.socket, err)
+		return nil, c.nonsense(err)
 	}
+	v.root, v.site = root, where
 	return v, nil
+}
+
+// locate asks CRI-O where its store is, and compares that with the one asked about.
+func (p *Plugin) locate(ctx context.Context, c *client, store core.StoreInfo) (root string, where site, err error) {
+	fs, err := c.images.ImageFsInfo(ctx, &cri.ImageFsInfoRequest{})
+	if err != nil {
+		return "", siteUnknown, c.failed("the place of its store", err)
+	}
+	root, driver, err := graphRoot(fs)
+	if err != nil {
+		return "", siteUnknown, c.nonsense(err)
+	}
+	return root, p.place(root, driver, store), nil
 }
 
 // newView checks and indexes CRI-O's lists.

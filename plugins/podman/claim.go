@@ -205,7 +205,7 @@ func (s *survey) evidence(kind core.EvidenceKind, detail string) core.Evidence {
 }
 
 func (s *survey) claimRecord(r record) core.Claim {
-	c := core.Claim{Container: r.ID, Ownership: core.OwnershipMine, DisplayName: r.Name}
+	c := core.Claim{Container: r.ID, Ownership: core.OwnershipMine, DisplayName: r.Name, Labels: r.Config.Labels}
 	c.State, c.Use = r.state()
 	c.TakesAlong = s.relations.company(r.ID)
 	revision := revision{incarnation: string(c.State) + "/" + r.incarnation()}

@@ -48,6 +48,9 @@ func TestClaim(t *testing.T) {
 			if len(claims) != 11 {
 				t.Errorf("%d claims", len(claims))
 			}
+			if got := claims[running].Labels["PODMAN_SYSTEMD_UNIT"]; got != "running.service" {
+				t.Errorf("the labels of running are %v", claims[running].Labels)
+			}
 			for _, want := range []struct {
 				id     core.ContainerID
 				name   string

@@ -32,6 +32,7 @@ type record struct {
 	Dependencies []core.ContainerID
 	IsInfra      bool
 	Config       struct {
+		// Labels are the image's too, which the container was made with.
 		Labels map[string]string
 		// StopSignal is a number (4.3.1) or a name (5.4.2).
 		StopSignal json.RawMessage
