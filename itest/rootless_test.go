@@ -1,6 +1,8 @@
 package itest
 
 import (
+	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"os/user"
@@ -71,7 +73,17 @@ func TestRootless(t *testing.T) {
 			as("podman", "rm", "-f", "-t", "0", "web", "made").wantCode(t, 0)
 			return
 		}
-		as(unmoorBinary, "rmi", "-f", "--time", "1", image).wantCode(t, 0)
+		// Root's CRI-O, which the user cannot reach, has root's store.
+		if err := os.Mkdir(s.path("crio"), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		l, err := net.Listen("unix", s.path("crio/crio.sock"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		s.write("unmoor.toml", fmt.Sprintf("[plugin.crio]\naddress = \"unix://%s\"\n", s.path("crio/crio.sock")))
+		as(unmoorBinary, "--config", s.path("unmoor.toml"), "rmi", "-f", "--time", "1", image).wantCode(t, 0)
 		wantGone(t, []process{web})
 		if left := strings.TrimSpace(as("podman", "ps", "-aq").wantCode(t, 0).stdout); left != "" {
 			t.Errorf("podman still lists %s", left)

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io/fs"
 	"net"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync/atomic"
 
@@ -32,7 +34,7 @@ type client struct {
 	images  cri.ImageServiceClient
 }
 
-// absentError says that there is no socket; it is core.ErrEngineAbsent without adding words.
+// absentError says that there is no CRI-O for this user; it is core.ErrEngineAbsent without adding words.
 type absentError struct{ cause error }
 
 func (e absentError) Error() string   { return e.cause.Error() }
@@ -40,12 +42,13 @@ func (e absentError) Unwrap() []error { return []error{e.cause, core.ErrEngineAb
 
 var errLost = errors.New("the connection to CRI-O was lost")
 
-// connect opens the one connection. The error wraps core.ErrEngineAbsent where there is no socket.
+// connect opens the one connection. The error wraps core.ErrEngineAbsent where there is no socket, or another
+// user's: CRI-O has that one's store, and no ordinary user's.
 func (p *Plugin) connect(ctx context.Context) (*client, error) {
 	raw, err := (&net.Dialer{Timeout: p.options.Timeout}).DialContext(ctx, "unix", p.socket)
 	if err != nil {
 		err = fmt.Errorf("connect to CRI-O (is it running? systemctl status crio; [plugin.crio] address names its socket): %w", err)
-		if errors.Is(err, fs.ErrNotExist) {
+		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) && anothers(p.socket) {
 			return nil, absentError{err}
 		}
 		return nil, err
@@ -68,6 +71,21 @@ func (p *Plugin) connect(ctx context.Context) (*client, error) {
 	}
 	return &client{socket: p.socket, conn: conn, raw: raw,
 		runtime: cri.NewRuntimeServiceClient(conn), images: cri.NewImageServiceClient(conn)}, nil
+}
+
+// anothers is whether a path, or the deepest directory on the way to it that can be looked at, is another
+// user's.
+func anothers(path string) bool {
+	for {
+		info, err := os.Lstat(path)
+		if err == nil {
+			return ownerOf(info) != os.Geteuid()
+		}
+		if path == "/" || path == "." {
+			return false
+		}
+		path = filepath.Dir(path)
+	}
 }
 
 func (c *client) close() {
