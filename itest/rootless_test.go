@@ -64,6 +64,7 @@ func TestRootless(t *testing.T) {
 		}
 		web := s.process(pid)
 		as(unmoorBinary, "rmi", "--force=idle", image).wantCode(t, 2).wantSaid(t, "web", strconv.Itoa(pid))
+		as(unmoorBinary, "doctor").wantCode(t, 0).wantSaid(t, "Nothing is wrong")
 		wantAlive(t, web)
 		if s.driver == "vfs" {
 			// Nothing but a look into every process shows a vfs container idle, and those outside of the
