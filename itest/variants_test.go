@@ -121,7 +121,7 @@ var variants = []variant{
 		s.podman("run", "-d", "--name", "p", image, "sleep", "1000")
 		p := s.process(s.podmanPID("p"))
 		if r := s.tryPodman("pause", "p"); r.code != 0 {
-			t.Skipf("this machine cannot pause: %v", r)
+			skip(t, fmt.Sprintf("this machine cannot pause: %v", r))
 		}
 		s.unmoor("rmi", "--force=idle", image).wantCode(t, 2).wantSaid(t, "paused")
 		s.unmoor("rmi", "-f", "--time", "1", image).wantCode(t, 0)
