@@ -151,7 +151,7 @@ func (j *job) refuse(reference string, err, unknown error, f *removalFlags, forc
 		return usagef("%v %s; a level of force is written --force=%s. Nothing was changed", unknown, reference, reference)
 	}
 	if !f.ignore {
-		j.refused = append(j.refused, refusedReference{reference, &unknownError{reference, unknown}})
+		j.refused = append(j.refused, refusedReference{reference, &unknownError{reference, unknown, j.program}})
 	}
 	return nil
 }
@@ -210,9 +210,9 @@ func (a *app) remove(ctx context.Context, m *machine, j *job, f *removalFlags, f
 	return a.reportDocument(&doc, format)
 }
 
-// complete ends what an earlier run was killed in. Where that does not work the rest goes on: it is
+// completeInterrupted ends what an earlier run was killed in. Where that does not work the rest goes on: it is
 // reported, and tried again by the next run.
-func (a *app) complete(ctx context.Context, m *machine) []core.Interrupted {
+func (a *app) completeInterrupted(ctx context.Context, m *machine) []core.Interrupted {
 	completed, err := m.engine.Store.CompleteInterrupted(ctx)
 	if err != nil {
 		a.refuse(fmt.Errorf("complete the image deletion that an earlier run was interrupted in: %w", err))
