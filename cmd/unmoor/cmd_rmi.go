@@ -23,7 +23,7 @@ of force, nothing is stopped or removed for it. The other images are removed all
 		Example: `  unmoor rmi localhost/web:1
   unmoor rmi --force --time 30 web
   unmoor rmi --force=kill --dry-run web`,
-		ValidArgsFunction: a.complete(imageNames),
+		ValidArgsFunction: a.offer(imageNames),
 		RunE:              func(cmd *cobra.Command, args []string) error { return a.rmi(cmd, args, &f) },
 	}
 	f.register(cmd, "image")
@@ -40,7 +40,7 @@ func (a *app) rmi(cmd *cobra.Command, references []string, f *removalFlags) erro
 	return a.withMachine(cmd, func(ctx context.Context, m *machine) error {
 		j := &job{verb: "rmi", program: a.program, request: f.request(a.grace(cmd, f))}
 		if !f.dryRun {
-			j.completed = a.completeInterrupted(ctx, m)
+			j.completed = a.complete(ctx, m)
 		}
 		if j.snapshot, err = m.engine.Store.Snapshot(ctx); err != nil {
 			return err

@@ -210,9 +210,9 @@ func (a *app) remove(ctx context.Context, m *machine, j *job, f *removalFlags, f
 	return a.reportDocument(&doc, format)
 }
 
-// completeInterrupted ends what an earlier run was killed in. Where that does not work the rest goes on: it is
+// complete ends what an earlier run was killed in. Where that does not work the rest goes on: it is
 // reported, and tried again by the next run.
-func (a *app) completeInterrupted(ctx context.Context, m *machine) []core.Interrupted {
+func (a *app) complete(ctx context.Context, m *machine) []core.Interrupted {
 	completed, err := m.engine.Store.CompleteInterrupted(ctx)
 	if err != nil {
 		a.refuse(fmt.Errorf("complete the image deletion that an earlier run was interrupted in: %w", err))

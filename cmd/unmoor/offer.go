@@ -10,10 +10,9 @@ import (
 	"github.com/unmoor/unmoor/core"
 )
 
-// complete offers, for an argument that is being typed, what the store calls its images or
-// containers. That is from a snapshot alone: no engine is asked. Where there is no store it offers
-// nothing.
-func (a *app) complete(names func(*core.Snapshot) []string) cobra.CompletionFunc {
+// offer gives, for an argument that is being typed, what the store calls its images or containers.
+// That is from a snapshot alone: no engine is asked. Where there is no store it offers nothing.
+func (a *app) offer(names func(*core.Snapshot) []string) cobra.CompletionFunc {
 	return func(cmd *cobra.Command, given []string, begun string) ([]string, cobra.ShellCompDirective) {
 		var fit []string
 		err := a.withMachine(cmd, func(ctx context.Context, m *machine) error {
