@@ -9,8 +9,15 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unkn
 # What is slow to make and worth keeping: the second generation of engines, the linter.
 export UNMOOR_CACHE ?= $(if $(filter 0,$(shell id -u)),/var/cache/unmoor-itest,$(HOME)/.cache/unmoor-itest)
 
+GOTESTSUM := $(UNMOOR_CACHE)/bin/gotestsum-v1.13.0
+TEST := GO='$(GO)' scripts/gotest $(GOTESTSUM)
+
 BUILD := $(GO) build -trimpath -ldflags '-s -w -X main.version=$(VERSION)'
 UNIT := ./core/... ./hooks/... ./plugins/... ./internal/... ./cmd/...
+
+# `make -j` runs nothing side by side: setup comes before the tests, and those measure time and look
+# at all processes of the machine.
+.NOTPARALLEL:
 
 .PHONY: all
 all: bin/unmoor
@@ -29,13 +36,14 @@ bin/unmoor-failpoints:
 bin/criodouble:
 	$(BUILD) -tags '$(TAGS)' -o $@ ./itest/criodouble
 
-# The main job on a throw-away store.
+# The main job on a throw-away store; UNMOOR_DEMO_USER=NAME as that user.
 .PHONY: demo
 demo: bin/unmoor
 	scripts/demo
 
 # All tests. As root on Debian this installs the engines that they need; elsewhere it says what it
-# leaves out.
+# leaves out. Printed are the packages, failures whole, skips with their reasons, and what was
+# measured or noted (scripts/gotest).
 .PHONY: test
 test: setup unit itest
 
@@ -46,13 +54,14 @@ setup:
 # One package at a time: core/kernel looks at all processes and mounts of the machine, and others make
 # and end containers.
 .PHONY: unit
-unit:
-	$(GO) test -p 1 -tags '$(TAGS)' $(TESTFLAGS) $(UNIT)
+unit: $(GOTESTSUM)
+	$(TEST) -p 1 -tags '$(TAGS)' $(TESTFLAGS) $(UNIT)
 
+# One package at a time here too: nothing runs beside the tests that measure.
 .PHONY: itest
-itest: bin/unmoor bin/unmoor-failpoints
+itest: bin/unmoor bin/unmoor-failpoints $(GOTESTSUM)
 	UNMOOR_BIN=$(CURDIR)/bin/unmoor UNMOOR_FAILPOINTS_BIN=$(CURDIR)/bin/unmoor-failpoints \
-		$(GO) test -tags '$(TAGS)' -count=1 -timeout 40m $(TESTFLAGS) ./itest/...
+		$(TEST) -p 1 -tags '$(TAGS)' -count=1 -timeout 40m $(TESTFLAGS) ./itest/...
 
 # Side by side with podman and buildah; prints ratios.
 .PHONY: bench
@@ -70,9 +79,14 @@ $(LINT):
 	CGO_ENABLED=0 GOFLAGS= GOBIN=$(@D)/tmp $(GO) install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 	mv $(@D)/tmp/golangci-lint $@
 
+$(GOTESTSUM):
+	mkdir -p $(@D) $(@D)/tmp
+	CGO_ENABLED=0 GOFLAGS= GOBIN=$(@D)/tmp $(GO) install gotest.tools/gotestsum@v1.13.0
+	mv $(@D)/tmp/gotestsum $@
+
 .PHONY: race
-race:
-	$(GO) test -race -short -tags '$(TAGS)' $(TESTFLAGS) ./core ./hooks/... ./plugins/... ./internal/...
+race: $(GOTESTSUM)
+	$(TEST) -p 1 -race -short -tags '$(TAGS)' $(TESTFLAGS) $(UNIT)
 
 # Go's own checks that the tree is as its tools would leave it.
 .PHONY: check

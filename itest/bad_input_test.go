@@ -43,8 +43,12 @@ func TestBadInput(t *testing.T) {
 	}{
 		{"unknown image", func(t *testing.T, s *scenario) {
 			s.importImage("image", image)
-			s.unmoor("rmi", "localhost/unmoor/nosuch").wantCode(t, 1).wantSaid(t, "localhost/unmoor/nosuch")
-			s.unmoor("rmi", "-f", "deadbeef").wantCode(t, 1).wantSaid(t, "deadbeef")
+			// The advice leads to the same store.
+			program := strings.Join(append([]string{"unmoor"}, s.storeFlags()...), " ")
+			s.unmoor("rmi", "localhost/unmoor/nosuch").wantCode(t, 1).wantSaid(t, "localhost/unmoor/nosuch", program+" images")
+			s.unmoor("rmi", "-f", "deadbeef").wantCode(t, 1).wantSaid(t, "deadbeef", program+" images")
+			s.unmoor("rm", "-f", "deadbeef").wantCode(t, 1).wantSaid(t, "deadbeef", program+" ps")
+			s.unmoor("why", "deadbeef").wantCode(t, 1).wantSaid(t, "deadbeef", program+" images", program+" ps")
 		}},
 		{"no argument", func(t *testing.T, s *scenario) {
 			s.unmoor("rmi").wantCode(t, 125)
@@ -90,13 +94,36 @@ func TestBadInput(t *testing.T) {
 		{"a store that cannot be opened", func(t *testing.T, s *scenario) {
 			s.write("root", "a file\n")
 			r := s.unmoor("rmi", image).wantCode(t, 125)
-			r.wantSaid(t, s.path("root"))
+			r.wantSaid(t, s.path("root"), "--root", "storage.conf")
+		}},
+		{"no store at all", func(t *testing.T, s *scenario) {
+			s.unmoor("rmi", image).wantCode(t, 125).wantSaid(t, s.path("root"), "nothing was made", "--root")
+			if _, err := os.Stat(s.path("root")); !os.IsNotExist(err) {
+				t.Errorf("something was made: %v", err)
+			}
+		}},
+		{"a read-only file system", func(t *testing.T, s *scenario) {
+			root := s.path("root")
+			target := s.importImage("image", image)
+			s.bind(root, root)
+			if err := s.gen.in("mount", "-o", "remount,bind,ro", root); err != nil {
+				t.Fatal(err)
+			}
+			s.unmoor("rmi", image).wantCode(t, 125).wantSaid(t, root, "read-only", "writable")
+			if err := s.gen.in("umount", root); err != nil {
+				t.Fatal(err)
+			}
+			if !s.hasImage(target) {
+				t.Error("the image is gone")
+			}
+			s.unmoor("rmi", image).wantCode(t, 0)
+			s.check()
 		}},
 		{"a driver that there is not", func(t *testing.T, s *scenario) {
 			s.importImage("image", image)
 			was := s.driver
 			s.driver = "nosuch"
-			s.unmoor("rmi", image).wantCode(t, 125).wantSaid(t, "nosuch")
+			s.unmoor("rmi", image).wantCode(t, 125).wantSaid(t, "nosuch", "--storage-driver "+was)
 			s.driver = was
 		}},
 		{"corrupt containers.json", func(t *testing.T, s *scenario) {
@@ -112,7 +139,7 @@ func TestBadInput(t *testing.T) {
 				t.Fatal(err)
 			}
 			r := s.unmoor("rmi", "-f", image).wantCode(t, 125)
-			r.wantSaid(t, "containers.json")
+			r.wantSaid(t, "containers.json", "restore the file from a backup")
 			if now, err := os.ReadFile(file); err != nil || string(now) != string(torn) {
 				t.Errorf("the file was written: %v", err)
 			}
@@ -171,6 +198,7 @@ func TestBadInput(t *testing.T) {
 					t.Error("said to be removed, and is there")
 				}
 			case 125, 2:
+				r.wantSaid(t, "no space is left", "free some space")
 				if err := os.Remove(fill); err != nil {
 					t.Fatal(err)
 				}

@@ -7,6 +7,6 @@
 // own graph root, run root and engine configuration, in a directory below /var/tmp/unmoor-itest; at
 // its end the processes and mounts that belong to it are gone, also after a failure.
 //
-// What cannot be run here (no root, no engines) is skipped with the reason. With CI=true and root
-// such a skip is a failure.
+// What cannot be run here (no root, no engines) is skipped with the reason. With CI=true such a skip
+// is a failure.
 package itest

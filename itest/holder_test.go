@@ -98,8 +98,11 @@ func (s *scenario) pivoted(merged string, command ...string) *background {
 }
 
 // sees says whether a process still sees the container's files at its root.
-func (p process) sees(path string) error {
-	b, err := os.ReadFile(filepath.Join(of(p.pid, "root"), path))
+func (p process) sees(path string) error { return p.reaches("root" + path) }
+
+// reaches says whether there is something in a file as a process has it: cwd/…, fd/N or root/….
+func (p process) reaches(path string) error {
+	b, err := os.ReadFile(of(p.pid, path))
 	if err == nil && len(b) == 0 {
 		return fmt.Errorf("%s is empty", path)
 	}

@@ -94,36 +94,34 @@ type use struct {
 	begin func(s *scenario, id, merged string) (pid int)
 	// idle is whether it is no use, so that the container may go.
 	idle bool
-	// overlayOnly is a use that only a live overlay superblock shows.
-	overlayOnly bool
-	// sees is a file that the process sees in the container, as /proc/PID/root has it; empty where
-	// that is not to be looked at.
-	sees string
+	// reaches is the container's file as the process has it, below /proc/PID; $DIR is the scenario's
+	// directory. Empty where no file of a process shows the use.
+	reaches string
 }
 
 var uses = []use{
-	{name: "working-directory", begin: func(s *scenario, _, merged string) int {
+	{name: "working-directory", reaches: "cwd/name", begin: func(s *scenario, _, merged string) int {
 		return s.shell("sleep", `cd "$1/etc"; exec sleep 1003`, merged).pid
 	}},
-	{name: "open-file", begin: func(s *scenario, _, merged string) int {
+	{name: "open-file", reaches: "fd/9", begin: func(s *scenario, _, merged string) int {
 		return s.shell("sleep", `exec 9<"$1/etc/name" sleep 1004`, merged).pid
 	}},
 	{name: "mapped-file", begin: func(s *scenario, _, merged string) int { return s.helper("map", merged).pid }},
 	{name: "executable", begin: func(s *scenario, _, merged string) int {
 		return s.shell("busybox", `exec "$1/bin/busybox" sleep 1005`, merged).pid
 	}},
-	{name: "root-by-chroot", sees: "/etc/name", begin: func(s *scenario, _, merged string) int {
+	{name: "root-by-chroot", reaches: "root/etc/name", begin: func(s *scenario, _, merged string) int {
 		return s.shell("sleep", `exec chroot "$1" sleep 1006`, merged).pid
 	}},
-	{name: "root-by-pivot", sees: "/etc/name", begin: func(s *scenario, _, merged string) int {
+	{name: "root-by-pivot", reaches: "root/etc/name", begin: func(s *scenario, _, merged string) int {
 		return s.pivoted(merged, "sleep", "1007").pid
 	}},
-	{name: "bind-of-one-file", begin: func(s *scenario, id, merged string) int {
-		s.write("onefile-"+id[:12], "")
+	{name: "bind-of-one-file", reaches: "root$DIR/onefile", begin: func(s *scenario, _, merged string) int {
+		s.write("onefile", "")
 		return s.shell("sleep", `exec unshare --mount --propagation private sh -c '
-			mount --bind "$1/etc/name" "$2"; umount "$1"; exec sleep 1008' sh "$@"`, merged, s.path("onefile-"+id[:12])).pid
+			mount --bind "$1/etc/name" "$2"; umount "$1"; exec sleep 1008' sh "$@"`, merged, s.path("onefile")).pid
 	}},
-	{name: "namespace-without-process", overlayOnly: true, begin: func(s *scenario, id, merged string) int {
+	{name: "namespace-without-process", begin: func(s *scenario, id, merged string) int {
 		dir := s.path("ns-" + id[:12])
 		if err := s.gen.in("sh", "-ec", `mkdir "$1"; mount --bind "$1" "$1"; mount --make-private "$1"; touch "$1/mnt"
 			unshare --mount="$1/mnt" --propagation private sh -ec '
@@ -132,7 +130,7 @@ var uses = []use{
 		}
 		return 0
 	}},
-	{name: "detached-mount", overlayOnly: true, begin: func(s *scenario, _, merged string) int {
+	{name: "detached-mount", begin: func(s *scenario, _, merged string) int {
 		s.helper("open_tree", merged)
 		return 0 // a descriptor of a detached mount need not be told from another by who scans
 	}},
@@ -158,19 +156,11 @@ func TestUses(t *testing.T) {
 				skip(t, "no fuse-overlayfs in this generation")
 			}
 		}
-		fuse := len(s.options) > 0
 		target := s.importImage("image", image)
 		var kept int
 		for _, u := range uses {
 			id := s.unknown(u.name, image)
 			merged := s.mountUnknown(id)
-			if u.overlayOnly && (fuse || s.driver == "vfs") {
-				// Nothing of the kernel's shows such a use of a directory or of a FUSE mount from
-				// outside; the rest of the table is for them.
-				s.storage("unmount", id)
-				s.storage("delete-container", id)
-				continue
-			}
 			pid := u.begin(s, id, merged)
 			layer := s.layerDirectory(id)
 			why := s.unmoor("why", u.name).wantCode(t, 0)
@@ -198,8 +188,8 @@ func TestUses(t *testing.T) {
 				}
 			}
 			wantAlive(t, s.process(pid))
-			if u.sees != "" {
-				if err := s.process(pid).sees(u.sees); err != nil {
+			if u.reaches != "" {
+				if err := s.process(pid).reaches(strings.ReplaceAll(u.reaches, "$DIR", s.dir)); err != nil {
 					t.Errorf("%s: after the refusal the process does not see its files: %v", u.name, err)
 				}
 			}
@@ -207,7 +197,7 @@ func TestUses(t *testing.T) {
 		// One blocker each, all of them in one refusal.
 		r := s.unmoor("rmi", "-f", image).wantCode(t, 2)
 		for _, u := range uses {
-			if !u.idle && (!u.overlayOnly || !fuse && s.driver == "overlay") {
+			if !u.idle {
 				r.wantSaid(t, u.name)
 			}
 		}

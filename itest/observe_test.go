@@ -57,6 +57,10 @@ func (s *scenario) look() view {
 			v.Files[name] = string(b)
 		}
 	}
+	// How often each layer is mounted, as the library counts.
+	counts := "run/" + s.driver + "-layers/mountpoints.json"
+	b, _ := os.ReadFile(s.path(counts))
+	v.Files[counts] = string(b)
 	v.Podman, v.Pods = s.podmanContainers(), s.podmanPods()
 	v.Buildah = strings.Split(s.buildah("containers", "--all", "--format", "{{.ContainerID}} {{.ContainerName}} {{.ImageID}}"), "\n")
 	sort.Strings(v.Buildah)
@@ -202,6 +206,7 @@ func (s *scenario) libraryCheck() {
 	s.t.Helper()
 	checker := generations[len(generations)-1]
 	if checker.missing != "" {
+		without(s.t, "the library's own check of the store", checker.missing)
 		return
 	}
 	scratch := s.path("check")

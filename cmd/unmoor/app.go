@@ -110,9 +110,11 @@ images or containers, the highest.`,
 			return nil
 		},
 		RunE:          func(*cobra.Command, []string) error { return usagef("missing command: unmoor COMMAND") },
+		Version:       version,
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
+	root.SetVersionTemplate("unmoor {{.Version}}\n")
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &usageError{err} })
 	root.CompletionOptions.HiddenDefaultCmd = false
 	flags := root.PersistentFlags()

@@ -18,18 +18,26 @@ func (a *app) imagesCommand() *cobra.Command {
 	var f listFlags
 	var all bool
 	cmd := &cobra.Command{
-		Use:     "images [flags]",
+		Use:     "images [flags] [IMAGE]",
 		Aliases: []string{"ls"},
 		Short:   "List the images of the store, with the number of containers of each",
-		Args:    none,
-		RunE:    func(cmd *cobra.Command, _ []string) error { return a.images(cmd, &f, all) },
+		Long: `List the images of the store, with the number of containers of each. IMAGE is a name, with or
+without registry, project and tag: those of that name alone.`,
+		Args:              func(_ *cobra.Command, args []string) error { return none(nil, args[min(1, len(args)):]) },
+		ValidArgsFunction: a.offer(imageNames),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 1 {
+				return a.images(cmd, &f, all, args[0])
+			}
+			return a.images(cmd, &f, all, "")
+		},
 	}
 	f.register(cmd, "reference (a pattern), dangling, readonly")
 	cmd.Flags().BoolVarP(&all, "all", "a", false, "list images too that have no name and on which others are built")
 	return cmd
 }
 
-func (a *app) images(cmd *cobra.Command, flags *listFlags, all bool) error {
+func (a *app) images(cmd *cobra.Command, flags *listFlags, all bool, name string) error {
 	text := flags.format
 	switch {
 	case text != "":
@@ -59,7 +67,7 @@ func (a *app) images(cmd *cobra.Command, flags *listFlags, all bool) error {
 				continue
 			}
 			of := imageRows(i, snapshot.ContainersOf(i.ID), flags.noTrunc)
-			of = slices.DeleteFunc(of, func(r imageRow) bool { return !r.fits(filter) })
+			of = slices.DeleteFunc(of, func(r imageRow) bool { return !r.fits(filter) || name != "" && !r.called(name) })
 			if len(of) == 0 {
 				continue
 			}
@@ -149,6 +157,17 @@ func splitName(name string) (repository, tag string) {
 		return name[:i], name[i+1:]
 	}
 	return name, "<none>"
+}
+
+// called is whether the row is under the name, of which registry, project and tag may be left out.
+func (r imageRow) called(name string) bool {
+	repository, tag := splitName(r.name)
+	for _, own := range []string{r.name, repository, repository + ":" + tag} {
+		if own == name || strings.HasSuffix(own, "/"+name) {
+			return r.name != ""
+		}
+	}
+	return false
 }
 
 func (r imageRow) fits(f filter) bool {

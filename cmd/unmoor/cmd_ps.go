@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -27,7 +28,7 @@ are in use. An owner with a question mark may own the container and did not answ
 		Args: none,
 		RunE: func(cmd *cobra.Command, _ []string) error { return a.ps(cmd, &f, size) },
 	}
-	f.register(cmd, "id, name, owner (or none), use, status, ancestor, pod")
+	f.register(cmd, "id, name (a regular expression), owner (or none), use, status, ancestor, pod")
 	cmd.Flags().BoolVarP(&size, "size", "s", false, "measure the containers' writable layers")
 	cmd.Flags().BoolVarP(&all, "all", "a", false, "does nothing: all containers are always listed")
 	return cmd
@@ -87,13 +88,16 @@ func (a *app) ps(cmd *cobra.Command, flags *listFlags, size bool) error {
 }
 
 var containerFilters = []filterKey{
-	{name: "id"}, {name: "name"},
+	{name: "id"}, {"name", expression},
 	{"owner", oneOf(podman.Name, buildah.Name, crio.Name, "none")},
 	{"use", oneOf("idle", "in_use", "in-use", "unknown")},
 	{"status", oneOf(string(core.StateCreated), string(core.StateRunning), string(core.StatePaused), string(core.StateStopped),
-		string(core.StateBuilding), string(core.StateRemoving))},
+		string(core.StateBuilding), string(core.StateRemoving), exited)},
 	{name: "ancestor"}, {name: "pod"},
 }
+
+// exited is Podman's word for stopped.
+const exited = "exited"
 
 var containerHeadings = map[string]string{
 	"ID": "CONTAINER ID", "Names": "NAME", "Owner": "OWNER", "Holding": "HOLDING", "State": "STATE", "Status": "STATE",
@@ -196,13 +200,19 @@ func (r containerRow) fits(f filter) bool {
 	c := r.holder.Container
 	return f.fits("id", func(v string) bool { return strings.HasPrefix(string(c.ID), v) }) &&
 		f.fits("name", func(v string) bool {
-			return strings.Contains(r.Names(), v) || slices.ContainsFunc(c.Names, func(n string) bool { return strings.Contains(n, v) })
+			named, err := regexp.Compile(v)
+			return err == nil && (named.MatchString(r.Names()) || slices.ContainsFunc(c.Names, named.MatchString))
 		}) &&
 		f.fits("owner", func(v string) bool {
 			return slices.Contains(r.holder.Holding.Owners, v) || v == "none" && r.holder.Holding.Kind == core.Unowned
 		}) &&
 		f.fits("use", func(v string) bool { return strings.ReplaceAll(v, "-", "_") == r.Use() }) &&
-		f.fits("status", func(v string) bool { return v == string(r.holder.Holding.Claim.State) }) &&
+		f.fits("status", func(v string) bool {
+			if v == exited {
+				v = string(core.StateStopped)
+			}
+			return v == string(r.holder.Holding.Claim.State)
+		}) &&
 		f.fits("pod", func(v string) bool { return v == r.Pod() }) &&
 		f.fits("ancestor", func(v string) bool {
 			id, ok := r.ancestors[v]

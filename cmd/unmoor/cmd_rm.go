@@ -8,6 +8,7 @@ import (
 
 func (a *app) rmCommand() *cobra.Command {
 	var f removalFlags
+	var volumes bool
 	cmd := &cobra.Command{
 		Use:   "rm [flags] CONTAINER [CONTAINER...]",
 		Short: "Remove containers, whoever owns them",
@@ -19,9 +20,16 @@ with its infra container say, is in the plan.`,
 		Example: `  unmoor rm web
   unmoor rm --all
   unmoor rm --force --time 30 web db`,
-		RunE: func(cmd *cobra.Command, args []string) error { return a.rm(cmd, args, &f) },
+		ValidArgsFunction: a.offer(containerNames),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if volumes {
+				return usagef("--volumes: anonymous volumes are kept; leave it out, and afterwards podman volume prune removes the volumes that nothing uses")
+			}
+			return a.rm(cmd, args, &f)
+		},
 	}
 	f.register(cmd, "container")
+	cmd.Flags().BoolVarP(&volumes, "volumes", "v", false, "refused: volumes are kept (podman volume prune removes those that nothing uses)")
 	cmd.Flags().BoolVar(&f.dryRun, "dry-run", false, "change nothing: print what would be done and what stands in the way")
 	return cmd
 }

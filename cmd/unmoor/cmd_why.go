@@ -19,7 +19,8 @@ func (a *app) whyCommand() *cobra.Command {
 		Short: "Say who holds an image or a container, with the evidence",
 		Long: `Say everything that stands in the way of removing an image or a container: who owns each container,
 whether it is in use, what that verdict rests on, and what would lift it. Nothing is changed.`,
-		RunE: func(cmd *cobra.Command, args []string) error { return a.why(cmd, args, format) },
+		ValidArgsFunction: a.offer(allNames),
+		RunE:              func(cmd *cobra.Command, args []string) error { return a.why(cmd, args, format) },
 	}
 	cmd.Flags().StringVar(&format, "format", "", "print json, or each image or container by a Go `template`")
 	return cmd
@@ -65,7 +66,7 @@ func (a *app) why(cmd *cobra.Command, references []string, text string) error {
 		for _, reference := range references {
 			v, err := m.whyOne(ctx, snapshot, reference)
 			if errors.Is(err, core.ErrImageUnknown) || errors.Is(err, core.ErrContainerUnknown) {
-				err = fmt.Errorf("no such image or container %s%w", plain(reference), silent{core.ErrImageUnknown})
+				err = fmt.Errorf("no such image or container %s: %s images and %[2]s ps list what there is%[3]w", plain(reference), a.program, silent{core.ErrImageUnknown})
 			}
 			if err != nil {
 				a.refuse(err)

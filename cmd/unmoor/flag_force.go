@@ -71,6 +71,9 @@ func (f *removalFlags) register(cmd *cobra.Command, noun string) {
 	flags.VarP(&f.force, "force", "f", `remove containers too: idle ones ("idle"), those that their engine stops ("stop", also plain --force), those with processes that nobody stops ("kill")`)
 	flags.Lookup("force").NoOptDefVal = "stop"
 	flags.Lookup("force").DefValue = "none"
+	if err := cmd.RegisterFlagCompletionFunc("force", cobra.FixedCompletions([]string{"none", "idle", "stop", "kill"}, cobra.ShellCompDirectiveNoFileComp)); err != nil {
+		panic(err) // registered twice
+	}
 	flags.BoolVarP(&f.all, "all", "a", false, "all "+noun+"s of the store")
 	flags.BoolVarP(&f.ignore, "ignore", "i", false, "ignore "+noun+"s that do not exist (without it the exit code is 1, with --force too)")
 	flags.VarP(&f.seconds, "time", "t", "the grace period in `seconds`, before what does not stop is killed (default from the configuration: 10)")

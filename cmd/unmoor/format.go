@@ -7,6 +7,7 @@ import (
 	"io"
 	"path"
 	"reflect"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -125,10 +126,14 @@ type listFlags struct {
 func (f *listFlags) register(cmd *cobra.Command, filters string) {
 	flags := cmd.Flags()
 	flags.StringVar(&f.format, "format", "", "print json, or each row by a Go `template`, as a table where it begins with \"table \"")
-	flags.BoolVarP(&f.noHeading, "noheading", "n", false, "print no headings")
+	letter := "n"
+	if cmd.Name() == "ps" {
+		letter = "" // -n is --last in podman ps
+	}
+	flags.BoolVarP(&f.noHeading, "noheading", letter, false, "print no headings")
 	flags.BoolVar(&f.noTrunc, "no-trunc", false, "print IDs and names in full")
 	flags.BoolVarP(&f.quiet, "quiet", "q", false, "print IDs alone")
-	flags.StringArrayVar(&f.filters, "filter", nil, "list only what fits `key=value`: "+filters+"; may be given several times")
+	flags.StringArrayVarP(&f.filters, "filter", "f", nil, "list only what fits `key=value`: "+filters+"; may be given several times")
 }
 
 // list writes a list in the format that was asked for. view is what JSON shows.
@@ -186,6 +191,13 @@ func oneOf(words ...string) func(string) error {
 func truth(value string) error {
 	if _, err := strconv.ParseBool(value); err != nil {
 		return errors.New("is true or false")
+	}
+	return nil
+}
+
+func expression(value string) error {
+	if _, err := regexp.Compile(value); err != nil {
+		return fmt.Errorf("is a regular expression: %w", err)
 	}
 	return nil
 }

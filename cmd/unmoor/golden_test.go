@@ -152,6 +152,7 @@ func TestGolden(t *testing.T) {
 		{"why json", single, "why --format json web:1", 0},
 		{"why unknown", single, "why nope", 1},
 		{"ps", down, "ps -s", 0},
+		{"ps exited", mixed, "ps -f status=exited", 0},
 		{"ps json", single, "ps --format json", 0},
 		{"ps table", down, "ps --format table\\040{{.ID}}\\t{{.Use}} --filter use=in_use", 0},
 		{"ps row json", single, "ps --format {{json\\040.}}", 0},

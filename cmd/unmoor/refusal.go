@@ -44,13 +44,20 @@ func exitCode(err error) int {
 type unknownError struct {
 	reference string
 	sentinel  error // core.ErrImageUnknown or core.ErrContainerUnknown
+	// program is the program with its global flags.
+	program string
 }
 
 func (e *unknownError) Error() string {
-	if e.reference == "" {
-		return fmt.Sprintf("%v %q", e.sentinel, "")
+	reference := plain(e.reference)
+	if reference == "" {
+		reference = `""`
 	}
-	return fmt.Sprintf("%v %s", e.sentinel, plain(e.reference))
+	list := "images"
+	if errors.Is(e.sentinel, core.ErrContainerUnknown) {
+		list = "ps"
+	}
+	return fmt.Sprintf("%v %s: %s %s lists what there is", e.sentinel, reference, e.program, list)
 }
 func (e *unknownError) Unwrap() error { return e.sentinel }
 

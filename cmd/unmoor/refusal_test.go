@@ -19,7 +19,7 @@ func TestExitCode(t *testing.T) {
 	}{
 		{nil, 0},
 		{fmt.Errorf("x: %w", core.ErrImageUnknown), 1},
-		{&unknownError{"x", core.ErrContainerUnknown}, 1},
+		{&unknownError{"x", core.ErrContainerUnknown, "unmoor"}, 1},
 		{&core.BusyError{}, 2},
 		{core.ErrImageInUse, 2},
 		{core.ErrPlanStale, 125},
@@ -81,9 +81,9 @@ func TestBadInput(t *testing.T) {
 		code int
 		want string
 	}{
-		{"an unknown image", newFake, "rmi nope", 1, "Error: no such image nope\n"},
+		{"an unknown image", newFake, "rmi nope", 1, "Error: no such image nope: unmoor images lists what there is\n"},
 		{"an unknown image, ignored", newFake, "rmi -i nope", 0, ""},
-		{"an unknown container", newFake, "rm nope", 1, "Error: no such container nope\n"},
+		{"an unknown container", newFake, "rm nope", 1, "Error: no such container nope: unmoor ps lists what there is\n"},
 		{"an ambiguous image", ambiguous, "rmi 3f", 125, "3f could be any of 3f0100000000, 3f0200000000"},
 		{"an ambiguous image is not ignored", ambiguous, "rmi -i 3f", 125, "3f could be any of"},
 		{"an ambiguous container", twoContainers, "rm c1", 125, "c1 could be any of"},

@@ -151,7 +151,7 @@ func (j *job) refuse(reference string, err, unknown error, f *removalFlags, forc
 		return usagef("%v %s; a level of force is written --force=%s. Nothing was changed", unknown, reference, reference)
 	}
 	if !f.ignore {
-		j.refused = append(j.refused, refusedReference{reference, &unknownError{reference, unknown}})
+		j.refused = append(j.refused, refusedReference{reference, &unknownError{reference, unknown, j.program}})
 	}
 	return nil
 }

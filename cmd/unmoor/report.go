@@ -110,8 +110,11 @@ func (a *app) reportPlan(j *job, plan *core.Plan, f *removalFlags) {
 		s := j.subjects[i]
 		if r.Blocked() {
 			a.code = max(a.code, exitInUse)
-			if !f.quiet {
-				fmt.Fprint(a.out, j.kept(i, r.Blockers, f, true))
+			// Whoever asks for IDs alone must not take what is in the way for one.
+			if kept := j.kept(i, r.Blockers, f, true); f.quiet {
+				fmt.Fprint(a.err, "Error: ", kept)
+			} else {
+				fmt.Fprint(a.out, kept)
 			}
 			continue
 		}

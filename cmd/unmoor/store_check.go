@@ -30,7 +30,8 @@ func checkStore(c config.Store) error {
 		if path, err := filepath.Abs(where); err == nil {
 			where = path
 		}
-		return fmt.Errorf("%w: no store at %s; nothing was made", core.ErrStoreUnavailable, plain(where))
+		return fmt.Errorf("%w: no store at %s; nothing was made: name the directory with --root, as podman info has it under graphRoot",
+			core.ErrStoreUnavailable, plain(where))
 	}
 	driver, source := c.Driver, "the driver"
 	if driver == "" {
@@ -40,8 +41,8 @@ func checkStore(c config.Store) error {
 		driver = "overlay"
 	}
 	if driver != "" && !slices.Contains(drivers, driver) {
-		return fmt.Errorf("%w: the store at %s is one of %s, and %s is %s; nothing was made", core.ErrStoreUnavailable,
-			plain(c.Root), strings.Join(drivers, " and "), source, plain(driver))
+		return fmt.Errorf("%w: the store at %s is one of %s, and %s is %s; nothing was made: name the store's own with --storage-driver %s",
+			core.ErrStoreUnavailable, plain(c.Root), strings.Join(drivers, " and "), source, plain(driver), strings.Join(drivers, " or "))
 	}
 	return nil
 }

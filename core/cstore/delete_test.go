@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
 	"github.com/unmoor/unmoor/core"
@@ -224,6 +225,48 @@ func edit(t *testing.T, path, from, to string) {
 	}
 	if err := os.WriteFile(path, []byte(strings.ReplaceAll(string(data), from, to)), 0o600); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// One Store deletes containers from several goroutines, as a removal of many does.
+func TestDeletesOfOneStore(t *testing.T) {
+	for _, driver := range drivers {
+		t.Run(driver, func(t *testing.T) {
+			ctx := context.Background()
+			f := storetest.New(t, driver)
+			image := f.AddImage(storetest.Image{Names: []string{"localhost/base:latest"}, Files: map[string]string{"a": "1"}})
+			kept := f.AddContainer(image, storetest.Container{Names: []string{"kept"}})
+			const workers, each = 4, 5
+			var all [workers][]core.ContainerID
+			for w := range all {
+				for range each {
+					all[w] = append(all[w], f.AddContainer(image, storetest.Container{Volatile: w%2 == 0}))
+				}
+			}
+			s := f.Open()
+			var group errgroup.Group
+			for _, mine := range all {
+				group.Go(func() error {
+					for _, id := range mine {
+						if err := s.DeleteContainer(ctx, id); err != nil {
+							return fmt.Errorf("delete %s: %w", id, err)
+						}
+						// The others' records are read meanwhile.
+						if _, err := s.Snapshot(ctx); err != nil {
+							return err
+						}
+					}
+					return nil
+				})
+			}
+			if err := group.Wait(); err != nil {
+				t.Error(err)
+			}
+			if left := f.Snapshot().Containers; len(left) != 1 || left[0].ID != kept {
+				t.Errorf("not the one that was kept is left: %v", left)
+			}
+			f.Clean()
+		})
 	}
 }
 

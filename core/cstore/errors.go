@@ -54,14 +54,16 @@ func (s *Store) wrap(what string, err error) error {
 	case errors.Is(err, os.ErrPermission):
 		return fmt.Errorf("%s: %w: no permission (%w): run as the user whose store %s is, as root for the system's", what, core.ErrStoreUnavailable, err, root)
 	case errors.Is(err, syscall.EROFS):
-		return fmt.Errorf("%s: %w: its file system is mounted read-only (%w)", what, core.ErrStoreUnavailable, err)
+		return fmt.Errorf("%s: %w: its file system is mounted read-only (%w): mount that of %s and %s writable and try again",
+			what, core.ErrStoreUnavailable, err, root, s.options.RunRoot)
 	}
 	if path, cause := s.corrupt(); cause != nil {
 		return fmt.Errorf("%s: %w: %s is damaged (%v); nothing was changed: restore the file from a backup, every engine of this store needs it",
 			what, core.ErrStoreUnavailable, path, cause)
 	}
 	if s.info.GraphDriver == "" { // Not open yet.
-		return fmt.Errorf("%s: %w: %s (driver %q): %w", what, core.ErrStoreUnavailable, root, s.options.GraphDriverName, err)
+		return fmt.Errorf("%s: %w: %s (driver %q): %w: see that --root, --runroot, --storage-driver and storage.conf name it as its engine has it",
+			what, core.ErrStoreUnavailable, root, s.options.GraphDriverName, err)
 	}
 	return fmt.Errorf("%s: %w", what, err)
 }

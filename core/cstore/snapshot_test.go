@@ -306,8 +306,8 @@ func TestSnapshotThousandContainers(t *testing.T) {
 			again = min(again, took)
 		}
 	}
-	t.Logf("snapshot of %d containers: first %v, best of the next five %v", n, first, again)
-	if again > 100*time.Millisecond {
+	t.Logf("measured: snapshot of %d containers: first %v, best of the next five %v", n, first, again)
+	if again > time.Second { // ten times what it takes: for a mistake, not for a slow machine
 		t.Errorf("a snapshot takes %v", again)
 	}
 	size := time.Now()

@@ -230,7 +230,7 @@ func TestHeldWithoutProcess(t *testing.T) {
 			s.do(os.WriteFile(file, make([]byte, 1<<16), 0o600))
 			out, err := exec.Command("losetup", "--find", "--show", file).Output()
 			if err != nil {
-				t.Skip("no loop device to be had")
+				skip(t, "no loop device to be had")
 			}
 			device := strings.TrimSpace(string(out))
 			t.Cleanup(func() { _ = exec.Command("losetup", "-d", device).Run() })
