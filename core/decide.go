@@ -64,6 +64,12 @@ func (d *decision) image(t ImageTarget) Removal {
 		r.Notes = append(r.Notes, "already removed by this request")
 		return r
 	}
+	if t.Parent {
+		if r.Actions = d.prune(Image{Parent: t.ID}); len(r.Actions) == 0 {
+			r.Notes = append(r.Notes, "the image stays: something needs it again")
+		}
+		return r
+	}
 	names := d.names(image)
 	if t.Name != "" && !slices.Contains(names, t.Name) {
 		r.Notes = append(r.Notes, "already untagged by this request")
@@ -373,11 +379,22 @@ func label(name, id string) string {
 	return name + " (" + short(id) + ")"
 }
 
+// reclaimable is the bytes of the layers that only images have which go.
 func (d *decision) reclaimable() int64 {
+	going, kept := make(map[LayerID]int64), make(map[LayerID]bool)
+	for _, image := range d.facts.Snapshot.Images {
+		for id, bytes := range image.LayerSizes {
+			if d.goneImages[image.ID] {
+				going[id] = max(bytes, 0)
+			} else {
+				kept[id] = true
+			}
+		}
+	}
 	var sum int64
-	for id := range d.goneImages {
-		if image, ok := d.facts.Snapshot.Image(id); ok && image.UniqueSize > 0 {
-			sum += image.UniqueSize
+	for id, bytes := range going {
+		if !kept[id] {
+			sum += bytes
 		}
 	}
 	return sum

@@ -202,6 +202,35 @@ func TestRevisionFollowsTheFacts(t *testing.T) {
 	}
 }
 
+// What a removal gives free is what only images have that go, pruned parents among them.
+func TestReclaimableBytes(t *testing.T) {
+	w := newWorld()
+	base := w.image("base", "b:1")
+	child := w.child("child", w.child("mid", base), "c:1")
+	if got := plan(t, w, Request{Images: images(child)}).ReclaimableBytes; got != 200 {
+		t.Errorf("with its parent: %d", got)
+	}
+	if got := plan(t, w, Request{Images: images(child), NoPrune: true}).ReclaimableBytes; got != 100 {
+		t.Errorf("without: %d", got)
+	}
+	if got := plan(t, w, Request{Images: images(child, base)}).ReclaimableBytes; got != 300 {
+		t.Errorf("with all: %d", got)
+	}
+}
+
+// A claim that is somebody's and nobody's is none.
+func TestOwnedByNobodyIsUnknown(t *testing.T) {
+	for _, owners := range [][]string{nil, {"a", "b"}} {
+		h := Holding{Kind: Owned, Owners: owners, Claim: Claim{Use: UseIdle, State: StateStopped}}
+		if use, _ := Judge(h, Observation{Use: UseIdle}); use != UseUnknown {
+			t.Errorf("owned by %v: %s", owners, use)
+		}
+		if b := obstacles(Container{ID: "c"}, h, Observation{Use: UseIdle}); len(b) != 1 || b[0].LiftedBy != ForceNone {
+			t.Errorf("owned by %v: %+v", owners, b)
+		}
+	}
+}
+
 // Whatever the facts, a container whose use or owner is not known to be harmless is kept by every
 // force but the one that may lift it, and so is its image.
 func FuzzDecideKeeps(f *testing.F) {

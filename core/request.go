@@ -22,6 +22,14 @@ type ImageTarget struct {
 	Name string
 	// All is whether it is part of a request for all images: then all its names go.
 	All bool
+	// Parent is whether it is a dangling parent that goes along with an image, as an interrupted removal
+	// left it: it goes with those below it where nothing needs it, whatever the force.
+	Parent bool
 	// Reference is what the user wrote.
 	Reference string
+}
+
+// RestOf is what an interrupted removal had yet to delete; there is some.
+func RestOf(i Interrupted) ImageTarget {
+	return ImageTarget{ID: i.Rest[0], Parent: true, Reference: i.Rest[0].Short()}
 }

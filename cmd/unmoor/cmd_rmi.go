@@ -49,8 +49,8 @@ func (a *app) rmi(cmd *cobra.Command, references []string, f *removalFlags) erro
 		} else if err := a.addImages(ctx, m, j, references, f, cmd.Flags().Changed("force")); err != nil {
 			return err
 		}
-		if !f.all && !f.noPrune {
-			j.addNext()
+		if !f.noPrune {
+			j.addRest()
 		}
 		return a.remove(ctx, m, j, f, format)
 	})
