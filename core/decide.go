@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
-	"sort"
 )
 
 // Facts is all that a decision rests on. A container without a holding is undetermined, a layer
@@ -400,8 +399,9 @@ func (d *decision) reclaimable() int64 {
 	return sum
 }
 
-// revision is a digest of what the plan does and of the facts that it would have to be made anew
-// for: owners, their revisions, and who uses what.
+// revision is a digest of what the plan does, the processes that it kills among it, and of the facts
+// that it would have to be made anew for: owners, their revisions, and what is in use. Which processes a
+// container has is no such fact: a busy one's change all the time.
 func (d *decision) revision(plan *Plan) string {
 	type fact struct {
 		ID       ContainerID
@@ -411,11 +411,15 @@ func (d *decision) revision(plan *Plan) string {
 		Use      Use
 		Revision string
 		Seen     Use
-		PIDs     []string
+	}
+	type place struct {
+		Seen    Use
+		Mounted bool
 	}
 	type step struct {
 		Removal Removal
 		Names   []string
+		Layers  []place
 	}
 	state := struct {
 		Force Force
@@ -426,19 +430,22 @@ func (d *decision) revision(plan *Plan) string {
 		image, _ := d.facts.Snapshot.Image(r.Image)
 		r.Blockers = slices.Clone(r.Blockers)
 		for i := range r.Blockers {
-			r.Blockers[i].Evidence = nil // times differ; the facts below have the processes
+			// Times differ, and so does the number of processes.
+			r.Blockers[i].Evidence, r.Blockers[i].Detail = nil, ""
 		}
-		state.Steps = append(state.Steps, step{r, image.Names})
+		r.Reference = "" // the same whatever it was called by
+		s := step{Removal: r, Names: image.Names}
+		for _, layer := range image.layers() {
+			o := d.observation(layer)
+			s.Layers = append(s.Layers, place{o.Use, layer.MountCount > 0 || hasMount(o)})
+		}
+		state.Steps = append(state.Steps, s)
 	}
 	for id := range d.involved {
 		c, _ := d.facts.Snapshot.Container(id)
 		h, o := d.holding(id), d.observation(c.Layer)
 		f := fact{ID: id, Holding: h.Kind, Owners: h.Owners, State: h.Claim.State, Use: h.Claim.Use,
 			Revision: h.Claim.Revision, Seen: o.Use}
-		for _, p := range Processes(o.Evidence) {
-			f.PIDs = append(f.PIDs, fmt.Sprint(p.PID, " ", p.StartTime))
-		}
-		sort.Strings(f.PIDs)
 		state.Facts = append(state.Facts, f)
 	}
 	slices.SortFunc(state.Facts, func(a, b fact) int { return cmp.Compare(a.ID, b.ID) })

@@ -12,6 +12,8 @@ type Request struct {
 	Grace time.Duration
 	// NoPrune keeps the dangling parents of a deleted image.
 	NoPrune bool
+	// Revision, where set, is that of the plan that is meant: any other is refused.
+	Revision string
 }
 
 // ImageTarget is an image and how the request named it.

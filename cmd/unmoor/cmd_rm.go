@@ -22,6 +22,7 @@ with its infra container say, is in the plan.`,
 		RunE: func(cmd *cobra.Command, args []string) error { return a.rm(cmd, args, &f) },
 	}
 	f.register(cmd, "container")
+	f.registerRevision(cmd)
 	cmd.Flags().BoolVar(&f.dryRun, "dry-run", false, "change nothing: print what would be done and what stands in the way")
 	return cmd
 }

@@ -221,6 +221,13 @@ func (a *app) remove(ctx context.Context, m *machine, j *job, f *removalFlags, f
 		return a.reportDocument(&doc, format)
 	}
 	plan, err := m.engine.Plan(ctx, j.request)
+	if errors.Is(err, core.ErrPlanStale) {
+		a.code = max(a.code, exitInUse)
+		fmt.Fprintf(a.err, "Error: %s; nothing was changed: make a new plan, and look at it\n", oneLine(err.Error()))
+		doc.Errors = append(doc.Errors, errorView{j.request.Revision, oneLine(err.Error())})
+		doc.Plan = &core.Plan{Force: f.force.level, Removals: []core.Removal{}}
+		return a.reportDocument(&doc, format)
+	}
 	if err != nil {
 		return fmt.Errorf("plan the removal, nothing was changed: %w", err)
 	}
@@ -261,5 +268,5 @@ func (a *app) complete(ctx context.Context, m *machine) []core.Interrupted {
 }
 
 func (f *removalFlags) request(grace time.Duration) core.Request {
-	return core.Request{Force: f.force.level, Grace: grace, NoPrune: f.noPrune}
+	return core.Request{Force: f.force.level, Grace: grace, NoPrune: f.noPrune, Revision: f.revision}
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"regexp"
 	"strings"
 	"testing"
 
@@ -55,5 +56,40 @@ func TestInterruptedRemoval(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+func TestRemovalByRevision(t *testing.T) {
+	f := newFake()
+	web := f.image("3f2a9c", "localhost/web:1")
+	old := f.container("c1", "old", web)
+	revision := func(args ...string) string {
+		got := f.call(t, append(args, "--format", "json")...)
+		m := regexp.MustCompile(`"revision": "([0-9a-f]{64})"`).FindStringSubmatch(got.stdout)
+		if m == nil {
+			t.Fatalf("%v: %+v", args, got)
+		}
+		return m[1]
+	}
+	planned := revision("plan", "--force=idle", "web:1")
+	for _, args := range [][]string{
+		{"rmi", "--force=stop", "web:1"}, {"rmi", "--force=idle", "web:1", "-q"}, {"rm", "old"},
+	} {
+		if args[1] == "--force=idle" {
+			f.container("c2", "new", web)
+		}
+		got := f.call(t, append(args, "--plan", planned)...)
+		if got.code != exitInUse || f.changes > 0 || !strings.Contains(got.stderr, "nothing was changed") {
+			t.Errorf("%v: %+v", args, got)
+		}
+	}
+	if got := f.call(t, "rmi", "--force=idle", "localhost/web:1", "--plan", revision("plan", "--force=idle", "web:1")); got.code != exitDone {
+		t.Errorf("the plan that holds: %+v", got)
+	}
+	if _, there := f.snapshot.Container(old); there {
+		t.Error("it was not carried out")
+	}
+	if got := f.call(t, "rmi", "--plan", "12", "web:1"); got.code != exitOther || !strings.Contains(got.stderr, "64 hexadecimal digits") {
+		t.Errorf("no revision: %+v", got)
 	}
 }
