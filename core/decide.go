@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
-	"sort"
 )
 
 // Facts is all that a decision rests on. A container without a holding is undetermined, a layer
@@ -64,6 +63,12 @@ func (d *decision) image(t ImageTarget) Removal {
 	image, ok := d.facts.Snapshot.Image(t.ID)
 	if !ok || d.goneImages[t.ID] {
 		r.Notes = append(r.Notes, "already removed by this request")
+		return r
+	}
+	if t.Parent {
+		if r.Actions = d.prune(Image{Parent: t.ID}); len(r.Actions) == 0 {
+			r.Notes = append(r.Notes, "the image stays: something needs it again")
+		}
 		return r
 	}
 	names := d.names(image)
@@ -381,19 +386,31 @@ func label(name, id string) string {
 	return name + " (" + short(id) + ")"
 }
 
+// reclaimable is the bytes of the layers that only images have which go.
 func (d *decision) reclaimable() int64 {
+	going, kept := make(map[LayerID]int64), make(map[LayerID]bool)
+	for _, image := range d.facts.Snapshot.Images {
+		for id, bytes := range image.LayerSizes {
+			if d.goneImages[image.ID] {
+				going[id] = max(bytes, 0)
+			} else {
+				kept[id] = true
+			}
+		}
+	}
 	var sum int64
-	for id := range d.goneImages {
-		if image, ok := d.facts.Snapshot.Image(id); ok && image.UniqueSize > 0 {
-			sum += image.UniqueSize
+	for id, bytes := range going {
+		if !kept[id] {
+			sum += bytes
 		}
 	}
 	return sum
 }
 
-// revision is a digest of what the plan does and of the facts that it would have to be made anew
-// for: owners, their revisions, and who uses what. Protection and pins are in it by what they block,
-// and by the parents that they keep.
+// revision is a digest of what the plan does, the processes that it kills among it, and of the facts
+// that it would have to be made anew for: owners, their revisions, and what is in use. Which processes a
+// container has is no such fact: a busy one's change all the time. Protection and pins are in it by what
+// they block, and by the parents that they keep.
 func (d *decision) revision(plan *Plan) string {
 	type fact struct {
 		ID       ContainerID
@@ -403,11 +420,15 @@ func (d *decision) revision(plan *Plan) string {
 		Use      Use
 		Revision string
 		Seen     Use
-		PIDs     []string
+	}
+	type place struct {
+		Seen    Use
+		Mounted bool
 	}
 	type step struct {
 		Removal Removal
 		Names   []string
+		Layers  []place
 	}
 	state := struct {
 		Force Force
@@ -418,19 +439,22 @@ func (d *decision) revision(plan *Plan) string {
 		image, _ := d.facts.Snapshot.Image(r.Image)
 		r.Blockers = slices.Clone(r.Blockers)
 		for i := range r.Blockers {
-			r.Blockers[i].Evidence = nil // times differ; the facts below have the processes
+			// Times differ, and so does the number of processes.
+			r.Blockers[i].Evidence, r.Blockers[i].Detail = nil, ""
 		}
-		state.Steps = append(state.Steps, step{r, image.Names})
+		r.Reference = "" // the same whatever it was called by
+		s := step{Removal: r, Names: image.Names}
+		for _, layer := range image.layers() {
+			o := d.observation(layer)
+			s.Layers = append(s.Layers, place{o.Use, layer.MountCount > 0 || hasMount(o)})
+		}
+		state.Steps = append(state.Steps, s)
 	}
 	for id := range d.involved {
 		c, _ := d.facts.Snapshot.Container(id)
 		h, o := d.holding(id), d.observation(c.Layer)
 		f := fact{ID: id, Holding: h.Kind, Owners: h.Owners, State: h.Claim.State, Use: h.Claim.Use,
 			Revision: h.Claim.Revision, Seen: o.Use}
-		for _, p := range Processes(o.Evidence) {
-			f.PIDs = append(f.PIDs, fmt.Sprint(p.PID, " ", p.StartTime))
-		}
-		sort.Strings(f.PIDs)
 		state.Facts = append(state.Facts, f)
 	}
 	slices.SortFunc(state.Facts, func(a, b fact) int { return cmp.Compare(a.ID, b.ID) })

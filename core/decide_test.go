@@ -2,6 +2,7 @@ package core
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"strings"
@@ -196,9 +197,65 @@ func TestRevisionFollowsTheFacts(t *testing.T) {
 	if running == before {
 		t.Error("the container was started and the revision stayed")
 	}
-	w.procs[c][0].StartTime = 2
-	if plan(t, w, r).Revision == running {
-		t.Error("the pid was recycled and the revision stayed")
+	w.procs[c] = append(w.procs[c], Process{PID: 11, StartTime: 3})
+	if plan(t, w, r).Revision != running {
+		t.Error("a running container forked and the revision changed")
+	}
+	stray := w.container("stray", img, "")
+	w.procs[stray] = []Process{{PID: 20, StartTime: 1}}
+	kills := plan(t, w, r).Revision
+	w.procs[stray] = []Process{{PID: 20, StartTime: 2}}
+	recycled := plan(t, w, r).Revision
+	if recycled == kills {
+		t.Error("the pid to kill was recycled and the revision stayed")
+	}
+	w.images[0].Layer.MountCount = 1
+	if plan(t, w, r).Revision == recycled {
+		t.Error("the image was mounted and the revision stayed")
+	}
+}
+
+// What a removal gives free is what only images have that go, pruned parents among them.
+func TestReclaimableBytes(t *testing.T) {
+	w := newWorld()
+	base := w.image("base", "b:1")
+	child := w.child("child", w.child("mid", base), "c:1")
+	if got := plan(t, w, Request{Images: images(child)}).ReclaimableBytes; got != 200 {
+		t.Errorf("with its parent: %d", got)
+	}
+	if got := plan(t, w, Request{Images: images(child), NoPrune: true}).ReclaimableBytes; got != 100 {
+		t.Errorf("without: %d", got)
+	}
+	if got := plan(t, w, Request{Images: images(child, base)}).ReclaimableBytes; got != 300 {
+		t.Errorf("with all: %d", got)
+	}
+}
+
+// A claim that is somebody's and nobody's is none.
+func TestOwnedByNobodyIsUnknown(t *testing.T) {
+	for _, owners := range [][]string{nil, {"a", "b"}} {
+		h := Holding{Kind: Owned, Owners: owners, Claim: Claim{Use: UseIdle, State: StateStopped}}
+		if use, _ := Judge(h, Observation{Use: UseIdle}); use != UseUnknown {
+			t.Errorf("owned by %v: %s", owners, use)
+		}
+		if b := obstacles(Container{ID: "c"}, h, Observation{Use: UseIdle}); len(b) != 1 || b[0].LiftedBy != ForceNone {
+			t.Errorf("owned by %v: %+v", owners, b)
+		}
+	}
+}
+
+func TestPlanOfARevision(t *testing.T) {
+	w := newWorld()
+	img := w.image("img", "a:1")
+	r := Request{Images: []ImageTarget{{ID: img, Name: "a:1", Reference: "a"}}, Force: ForceIdle}
+	r.Revision = plan(t, w, r).Revision
+	r.Images[0].Reference = "a:1"
+	if plan(t, w, r).Revision != r.Revision {
+		t.Error("another way of naming it has another revision")
+	}
+	w.container("new", img, "")
+	if _, err := w.engine().Plan(context.Background(), r); !errors.Is(err, ErrPlanStale) {
+		t.Errorf("a plan that does not hold: %v", err)
 	}
 }
 

@@ -38,8 +38,9 @@ type DamagedStore interface {
 	// ResetMountCount sets the mount count of a layer to 0. The caller has made sure that it is mounted
 	// nowhere.
 	ResetMountCount(ctx context.Context, id LayerID) error
-	// CompleteInterrupted is Store's.
+	// CompleteInterrupted and Conclude are Store's.
 	CompleteInterrupted(ctx context.Context) ([]Interrupted, error)
+	Conclude(ctx context.Context, first ImageID) error
 }
 
 // Registrars are engines that can list what they have.

@@ -15,30 +15,46 @@ type Store interface {
 	// does. name is the image's own name that reference stands for, empty where reference is an ID
 	// or a digest. Errors: ErrImageUnknown, *AmbiguousError.
 	ResolveImage(ctx context.Context, snapshot *Snapshot, reference string) (id ImageID, name string, err error)
-	// DeleteContainer deletes a container's record and layer. ErrContainerUnknown where there is
-	// none. The caller has made sure that no mount remains at or below the layer directory.
-	DeleteContainer(ctx context.Context, id ContainerID) error
+	// DeleteContainer deletes a container's record and layer. c is the container as it was last looked
+	// at; the caller has made sure since that no mount remains at or below the layer directory. Errors:
+	// ErrContainerUnknown, ErrStillInUse where it is mounted more often than c says.
+	DeleteContainer(ctx context.Context, c Container) error
 	// RemoveNames takes names away from an image and leaves the others. Names that are gone are
 	// ignored. Errors: ErrImageUnknown, ErrReadOnly.
 	RemoveNames(ctx context.Context, id ImageID, names []string) error
-	// DeleteImage deletes an image's record and the layers that nothing else uses, and completes
-	// that where an earlier process died in it. ctx ends the wait for another process's deletion, and
-	// not the deletion. next is the dangling parent that goes after it, or empty: until its deletion
-	// begins, a process that dies leaves word of it. Errors: ErrImageUnknown, ErrImageInUse, ErrReadOnly.
-	DeleteImage(ctx context.Context, id, next ImageID) error
-	// CompleteInterrupted ends image deletions that a killed process left half-done. It returns the
-	// images whose record was gone and whose layers are deleted now.
+	// BeginDeletion announces the deletion of an image and of the dangling parents that go after it, in
+	// this order, so that a process that dies leaves word of all of them. It waits until no other process
+	// deletes images, which ctx ends, and completes what one died in that concerns these. Those that are
+	// gone are left out. No engine's stop or removal is to be waited for before its end.
+	BeginDeletion(ctx context.Context, chain []ImageID) (Deletion, error)
+	// CompleteInterrupted ends image deletions that a killed process left half-done. Each is returned again
+	// until Conclude is called for its first image, so that the same request is answered in the same way.
 	CompleteInterrupted(ctx context.Context) ([]Interrupted, error)
+	Conclude(ctx context.Context, first ImageID) error
 	// ContainerSize is the bytes on disk in a container's writable layer.
 	ContainerSize(ctx context.Context, c Container) (int64, error)
 }
 
-// Interrupted is an image whose deletion an earlier process died in, and that is deleted now.
+// Deletion is the announced deletion of a chain of images. It ends with End or with the process.
+type Deletion interface {
+	// Delete deletes the record of one of the images and the layers that nothing else uses. image is the
+	// image as it was last looked at; the caller has made sure since that nothing uses its own layers and
+	// that no mount remains there. Errors: ErrImageUnknown, ErrImageInUse, ErrReadOnly, and, where it is
+	// not as it was looked at, ErrPlanStale and ErrStillInUse. Once begun it is not broken off.
+	Delete(ctx context.Context, image Image) error
+	// End drops the announcement. Where ctx has ended, what is left of the chain is kept announced.
+	End(ctx context.Context) error
+}
+
+// Interrupted is a deletion that an earlier process died in, and that is completed now.
 type Interrupted struct {
-	// Image is the image as it was, with the names that it had.
+	// Image is the first of the chain as it was, with the names that it had.
 	Image Image
-	// Next is the dangling parent that was to go after it and is still there, or empty.
-	Next ImageID
+	// Deleted are the images whose records were gone and whose layers are deleted now, as they were. It is
+	// empty where that was done before.
+	Deleted []Image
+	// Rest are the dangling parents that were to go after them, that are still there and dangle.
+	Rest []ImageID
 }
 
 // Owners asks the engines. It never fails as a whole: what an engine could not answer is in the

@@ -37,17 +37,26 @@ func (e *AmbiguousError) Error() string {
 	return fmt.Sprintf("%q is ambiguous: %s", e.Reference, strings.Join(e.Candidates, ", "))
 }
 
-// BusyError says that a container is in use, or that its use could not be ruled out, with the
-// evidence. It wraps ErrStillInUse.
+// BusyError says that a container, or an image itself, is in use, or that its use could not be ruled
+// out, with the evidence. It wraps ErrStillInUse.
 type BusyError struct {
+	// At most one of Container and Image is set.
 	Container   ContainerID
+	Image       ImageID
 	Observation Observation
 	// Reason is one clause: "its mount at … is busy".
 	Reason string
 }
 
 func (e *BusyError) Error() string {
-	s := fmt.Sprintf("container %s is %s: %s", e.Container.Short(), useClause(e.Observation.Use), e.Reason)
+	what := "it"
+	switch {
+	case e.Container != "":
+		what = "container " + e.Container.Short()
+	case e.Image != "":
+		what = "image " + e.Image.Short()
+	}
+	s := fmt.Sprintf("%s is %s: %s", what, useClause(e.Observation.Use), e.Reason)
 	for _, p := range Processes(e.Observation.Evidence) {
 		s += fmt.Sprintf(" (pid %d, %s)", p.PID, p.Command)
 	}

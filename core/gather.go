@@ -23,7 +23,8 @@ func (e *Engine) Survey(ctx context.Context, snapshot *Snapshot, containers []Co
 	return holders, nil
 }
 
-// Plan gathers the facts and decides. It changes nothing.
+// Plan gathers the facts and decides. It changes nothing. ErrPlanStale where the request is for a
+// revision that the plan does not have any more.
 func (e *Engine) Plan(ctx context.Context, request Request) (*Plan, error) {
 	snapshot, err := e.Store.Snapshot(ctx)
 	if err != nil {
@@ -41,7 +42,11 @@ func (e *Engine) Plan(ctx context.Context, request Request) (*Plan, error) {
 		return nil, err
 	}
 	facts.Pins, facts.Protection = pins, e.Protection
-	return Decide(facts, request), nil
+	plan := Decide(facts, request)
+	if request.Revision != "" && request.Revision != plan.Revision {
+		return nil, fmt.Errorf("revision %.12s was asked for, and it is %.12s now: %w", request.Revision, plan.Revision, ErrPlanStale)
+	}
+	return plan, nil
 }
 
 // gather asks the owners and the kernel about containers and layers.

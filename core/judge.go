@@ -9,6 +9,9 @@ import (
 // clause of reason. Each side can only add use: an engine's "idle" does not lift the kernel's "in
 // use", nor the reverse, and what either could not find out is unknown.
 func Judge(h Holding, o Observation) (Use, string) {
+	if h.Kind == Owned && h.Owner() == "" {
+		h = Holding{Reason: notUnderstood}
+	}
 	if h.Kind == Owned && claimsUse(h.Claim) {
 		return UseInUse, fmt.Sprintf("%s in %s", stateWord(h.Claim), h.Owner())
 	}
@@ -26,13 +29,15 @@ func Judge(h Holding, o Observation) (Use, string) {
 		}
 	case Unowned:
 	default:
-		return UseUnknown, "an answer about its owner that is not understood"
+		return UseUnknown, notUnderstood
 	}
 	if o.Use != UseIdle {
 		return UseUnknown, unseen(o)
 	}
 	return UseIdle, "nothing uses it"
 }
+
+const notUnderstood = "an answer about its owner that is not understood"
 
 // claimsUse is whether an owner says, or its state implies, that the container is in use.
 func claimsUse(c Claim) bool {
@@ -82,6 +87,9 @@ func unseen(o Observation) string {
 // each with the least force that lifts it. There is at least one, since even an idle container is
 // in the way of its image.
 func obstacles(c Container, h Holding, o Observation) []Blocker {
+	if h.Kind == Owned && h.Owner() == "" {
+		h = Holding{Owners: h.Owners, Reason: notUnderstood, Garbage: true}
+	}
 	with := func(reason Reason, lifted Force, detail, advice string, evidence ...[]Evidence) Blocker {
 		b := about(c, h)
 		b.Reason, b.LiftedBy, b.Detail, b.Advice = reason, lifted, detail, advice

@@ -95,7 +95,7 @@ type Plan struct {
 	Revision string    `json:"revision"`
 	Force    Force     `json:"force"`
 	Removals []Removal `json:"removals"`
-	// ReclaimableBytes is what the unblocked removals give free, as far as it is known.
+	// ReclaimableBytes is what the images of the unblocked removals give free, as far as it is known.
 	ReclaimableBytes int64 `json:"reclaimableBytes"`
 
 	request Request

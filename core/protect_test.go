@@ -291,8 +291,6 @@ func TestRevisionFollowsProtection(t *testing.T) {
 	note("the parent pinned, the image perhaps")
 	w.protection.Images = []string{"a"}
 	note("the image protected")
-	w.protection.Images = []string{"a:1"}
-	note("the image protected by another pattern")
 	w.protection.Containers = []string{"c"}
 	note("image and container protected")
 }

@@ -134,20 +134,18 @@ func (d *Doctor) remove(ctx context.Context, r Request) error {
 }
 
 // complete completes the interrupted deletions of images, and deletes the dangling parents that were to go
-// after them.
+// after them where nothing needs them.
 func (d *Doctor) complete(ctx context.Context) error {
 	completed, err := d.Store.CompleteInterrupted(ctx)
-	if err != nil {
-		return err
-	}
-	var next []ImageTarget
+	errs := []error{err}
 	for _, i := range completed {
-		if i.Next != "" {
-			next = append(next, ImageTarget{ID: i.Next, All: true, Reference: string(i.Next)})
+		if len(i.Rest) > 0 {
+			if err := d.remove(ctx, Request{Images: []ImageTarget{RestOf(i)}}); err != nil {
+				errs = append(errs, err)
+				continue
+			}
 		}
+		errs = append(errs, d.Store.Conclude(ctx, i.Image.ID))
 	}
-	if len(next) == 0 {
-		return nil
-	}
-	return d.remove(ctx, Request{Images: next})
+	return errors.Join(errs...)
 }

@@ -16,8 +16,9 @@ type Result struct {
 	// Blockers stood in the way, in the plan or after it was made. Nothing was changed where Done
 	// is empty.
 	Blockers []Blocker
-	// Bytes given free.
-	Bytes int64
+	// Bytes given free; AtLeast is whether some of it was not measured.
+	Bytes   int64
+	AtLeast bool
 }
 
 // OK is whether the removal happened whole.

@@ -84,6 +84,8 @@ type Image struct {
 	// recorded, uncompressed; -1 where the store does not know.
 	Size       int64 `json:"size"`
 	UniqueSize int64 `json:"uniqueSize"`
+	// LayerSizes are the bytes of each of its layers, likewise.
+	LayerSizes map[LayerID]int64 `json:"-"`
 }
 
 // layers are the top layer and the layers that go with the image, each once.

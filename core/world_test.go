@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -31,6 +32,14 @@ type world struct {
 	asked []ImageID
 	// protection is the operator's.
 	protection Protection
+	// deaf owners say nothing of the outcome of a stop or a removal.
+	deaf map[string]bool
+	// blind is whether the kernel cannot tell of a container.
+	blind map[ContainerID]bool
+	// interrupted is what an earlier process died in.
+	interrupted []Interrupted
+	// lost are what was in use when it went.
+	lost []string
 	// at is run before the named step.
 	at  map[string]func()
 	log []string
@@ -40,6 +49,7 @@ func newWorld() *world {
 	return &world{
 		owner: map[ContainerID]string{}, claims: map[ContainerID]Claim{}, running: map[ContainerID]bool{},
 		procs: map[ContainerID][]Process{}, stubborn: map[ContainerID][]Process{}, down: map[string]bool{},
+		deaf: map[string]bool{}, blind: map[ContainerID]bool{},
 		at: map[string]func(){}, pins: map[ImageID]Pin{},
 	}
 }
@@ -58,13 +68,20 @@ func (w *world) engine() *Engine {
 
 func (w *world) image(id string, names ...string) ImageID {
 	i := Image{ID: ImageID(id), Names: names, Layer: Layer{ID: LayerID("layer-" + id), Driver: "overlay"}, UniqueSize: 100}
+	i.LayerSizes = map[LayerID]int64{i.Layer.ID: 100}
 	w.images = append(w.images, i)
 	return i.ID
 }
 
 func (w *world) child(id string, parent ImageID, names ...string) ImageID {
 	w.image(id, names...)
-	w.images[len(w.images)-1].Parent = parent
+	i := &w.images[len(w.images)-1]
+	i.Parent = parent
+	for _, p := range w.images {
+		if p.ID == parent {
+			maps.Copy(i.LayerSizes, p.LayerSizes)
+		}
+	}
 	return ImageID(id)
 }
 
@@ -104,15 +121,27 @@ func (w *world) ResolveImage(_ context.Context, s *Snapshot, reference string) (
 	return "", "", ErrImageUnknown
 }
 
-func (w *world) DeleteContainer(_ context.Context, id ContainerID) error {
+func (w *world) DeleteContainer(_ context.Context, c Container) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if !w.has(id) {
+	now, ok := (&Snapshot{Containers: w.containers}).Container(c.ID)
+	switch {
+	case !ok:
 		return ErrContainerUnknown
+	case now.Layer.MountCount > c.Layer.MountCount:
+		return ErrStillInUse
 	}
-	w.note("delete %s", id)
-	w.containers = slices.DeleteFunc(w.containers, func(c Container) bool { return c.ID == id })
+	w.note("delete %s", c.ID)
+	w.drop(c.ID)
 	return nil
+}
+
+// drop takes a container away, and notes it where it was in use.
+func (w *world) drop(id ContainerID) {
+	if w.running[id] || len(w.procs[id]) > 0 || w.blind[id] {
+		w.lost = append(w.lost, "container "+string(id))
+	}
+	w.containers = slices.DeleteFunc(slices.Clone(w.containers), func(c Container) bool { return c.ID == id })
 }
 
 func (w *world) RemoveNames(_ context.Context, id ImageID, names []string) error {
@@ -125,21 +154,60 @@ func (w *world) RemoveNames(_ context.Context, id ImageID, names []string) error
 	return nil
 }
 
-func (w *world) DeleteImage(_ context.Context, id, next ImageID) error {
-	if slices.ContainsFunc(w.containers, func(c Container) bool { return c.ImageID == id }) {
+func (w *world) BeginDeletion(_ context.Context, chain []ImageID) (Deletion, error) {
+	return worldDeletion{w}, nil
+}
+
+type worldDeletion struct{ *world }
+
+func (w worldDeletion) Delete(_ context.Context, image Image) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	now, ok := (&Snapshot{Images: w.images}).Image(image.ID)
+	switch {
+	case !ok:
+		return ErrImageUnknown
+	case slices.ContainsFunc(w.containers, func(c Container) bool { return c.ImageID == image.ID }):
 		return ErrImageInUse
+	case !slices.Equal(now.Names, image.Names):
+		return ErrPlanStale
+	case now.Layer.MountCount > image.Layer.MountCount:
+		return ErrStillInUse
 	}
-	w.note("delete image %s", id)
-	if next != "" {
-		w.note("then %s", next)
+	w.note("delete image %s", image.ID)
+	for _, l := range image.layers() {
+		if w.observation(l).Use != UseIdle {
+			w.lost = append(w.lost, "image "+string(image.ID))
+		}
 	}
-	w.images = slices.DeleteFunc(w.images, func(i Image) bool { return i.ID == id })
+	for _, c := range w.containers {
+		if slices.Contains(w.claims[c.ID].ImageVolumes, image.ID) {
+			w.lost = append(w.lost, "the image volume of "+string(c.ID))
+		}
+	}
+	w.images = slices.DeleteFunc(slices.Clone(w.images), func(i Image) bool { return i.ID == image.ID })
 	return nil
 }
 
-func (w *world) CompleteInterrupted(context.Context) ([]Interrupted, error) { return nil, nil }
+func (w worldDeletion) End(context.Context) error { return nil }
 
-func (w *world) ContainerSize(context.Context, Container) (int64, error) { return 7, nil }
+func (w *world) CompleteInterrupted(context.Context) ([]Interrupted, error) {
+	return w.interrupted, nil
+}
+
+func (w *world) Conclude(_ context.Context, id ImageID) error {
+	w.interrupted = slices.DeleteFunc(w.interrupted, func(i Interrupted) bool { return i.Image.ID == id })
+	return nil
+}
+
+// ContainerSize never ends for a container named large.
+func (w *world) ContainerSize(ctx context.Context, c Container) (int64, error) {
+	if c.ID == "large" {
+		<-ctx.Done()
+		return 0, ctx.Err()
+	}
+	return 7, nil
+}
 
 func (w *world) Claim(_ context.Context, _ StoreInfo, containers []Container) map[ContainerID]Holding {
 	w.mu.Lock()
@@ -188,25 +256,33 @@ func (w *world) Stop(_ context.Context, owner string, _ StoreInfo, handles []Han
 		w.note("stop %s by %s", h.Container.ID, owner)
 		w.running[h.Container.ID] = false
 		w.procs[h.Container.ID] = w.stubborn[h.Container.ID]
+		if w.deaf[owner] {
+			continue
+		}
 		out = append(out, Outcome{Container: h.Container.ID})
 	}
 	return out
 }
 
-func (w *world) Remove(_ context.Context, owner string, _ StoreInfo, handles []Handle) []Outcome {
+func (w *world) Remove(ctx context.Context, owner string, _ StoreInfo, handles []Handle) []Outcome {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if f := w.at["within the removal"]; f != nil {
+		f()
+	}
 	var out []Outcome
 	for _, h := range handles {
 		id := h.Container.ID
 		o := Outcome{Container: id}
 		switch {
+		case ctx.Err() != nil:
+			o.Err = ctx.Err()
 		case w.running[id]:
 			o.Err = fmt.Errorf("%s is running: %w", id, ErrStillInUse)
 		case owner == "records": // an engine whose own removal leaves the storage to us
 		default:
 			w.note("remove %s by %s", id, owner)
-			w.containers = slices.DeleteFunc(w.containers, func(c Container) bool { return c.ID == id })
+			w.drop(id)
 			o.StorageRemoved = true
 		}
 		out = append(out, o)
@@ -226,7 +302,11 @@ func (w *world) Observe(_ context.Context, layers []Layer) (map[LayerID]Observat
 
 func (w *world) observation(l Layer) Observation {
 	o := Observation{Use: UseIdle}
-	for _, p := range w.procs[ContainerID(strings.TrimPrefix(string(l.ID), "layer-"))] {
+	id := ContainerID(strings.TrimPrefix(string(l.ID), "layer-"))
+	if w.blind[id] {
+		return Observation{}
+	}
+	for _, p := range w.procs[id] {
 		o.Use = UseInUse
 		o.Evidence = append(o.Evidence, Evidence{Source: SourceKernel, Kind: EvidenceProcess, Process: &p})
 	}

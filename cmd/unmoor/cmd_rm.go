@@ -30,6 +30,7 @@ with its infra container say, is in the plan.`,
 	}
 	f.register(cmd, "container")
 	cmd.Flags().BoolVarP(&volumes, "volumes", "v", false, "refused: volumes are kept (podman volume prune removes those that nothing uses)")
+	f.registerRevision(cmd)
 	cmd.Flags().BoolVar(&f.dryRun, "dry-run", false, "change nothing: print what would be done and what stands in the way")
 	return cmd
 }

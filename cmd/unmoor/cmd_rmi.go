@@ -28,6 +28,7 @@ of force, nothing is stopped or removed for it. The other images are removed all
 	}
 	f.register(cmd, "image")
 	cmd.Flags().BoolVar(&f.noPrune, "no-prune", false, "keep the parents of the image that have no name")
+	f.registerRevision(cmd)
 	cmd.Flags().BoolVar(&f.dryRun, "dry-run", false, "change nothing: print what would be done and what stands in the way")
 	return cmd
 }
@@ -50,8 +51,8 @@ func (a *app) rmi(cmd *cobra.Command, references []string, f *removalFlags) erro
 		} else if err := a.addImages(ctx, m, j, references, f, cmd.Flags().Changed("force")); err != nil {
 			return err
 		}
-		if !f.all && !f.noPrune {
-			j.addNext()
+		if !f.noPrune && f.revision == "" { // which is that of a plan without it
+			j.addRest()
 		}
 		return a.remove(ctx, m, j, f, format)
 	})
@@ -64,6 +65,9 @@ func (f *removalFlags) check(references []string, noun string) (*format, error) 
 		return nil, usagef("--all takes no names: give either")
 	case !f.all && len(references) == 0:
 		return nil, usagef("name at least one %s, or give --all", noun)
+	}
+	if f.revision != "" && !isRevision(f.revision) {
+		return nil, usagef("--plan wants the revision of a plan: 64 hexadecimal digits, as plan --format json prints")
 	}
 	return parseFormat(f.format, resultView{})
 }

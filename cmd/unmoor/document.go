@@ -13,12 +13,14 @@ type document struct {
 	Plan *core.Plan `json:"plan"`
 	// Results belong to plan.removals, one each; absent in a dry run.
 	Results []resultView `json:"results,omitempty"`
-	// Completed are images whose deletion an earlier run was interrupted in.
+	// Completed are images whose deletion an earlier run was interrupted in, and that are deleted now.
 	Completed []completedView `json:"completed,omitempty"`
 	// Errors are the references that fit nothing or too much.
 	Errors         []errorView `json:"errors,omitempty"`
 	ReclaimedBytes int64       `json:"reclaimedBytes"`
-	ExitCode       int         `json:"exitCode"`
+	// ReclaimedAtLeast is whether the size of something that went was not known.
+	ReclaimedAtLeast bool `json:"reclaimedAtLeast,omitempty"`
+	ExitCode         int  `json:"exitCode"`
 }
 
 // resultView is one removal's result, and the row of a Go template.
@@ -72,6 +74,7 @@ func (d *document) add(reference string, r core.Result) {
 	}
 	d.Results = append(d.Results, v)
 	d.ReclaimedBytes += r.Bytes
+	d.ReclaimedAtLeast = d.ReclaimedAtLeast || r.AtLeast
 }
 
 // planned are the rows of a dry run.

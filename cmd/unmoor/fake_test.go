@@ -51,6 +51,7 @@ func (f *fake) image(digits string, names ...string) core.ImageID {
 	f.snapshot.Images = append(f.snapshot.Images, core.Image{
 		ID: core.ImageID(id(digits)), Names: names, Created: epoch, Digests: []string{"sha256:" + id("d1"+digits)},
 		Layer: core.Layer{ID: core.LayerID(id("1a" + digits)), Driver: "overlay"}, Size: 4_500_000, UniqueSize: 4_400_000,
+		LayerSizes: map[core.LayerID]int64{core.LayerID(id("1a" + digits)): 4_400_000},
 	})
 	return core.ImageID(id(digits))
 }
@@ -130,14 +131,14 @@ func (f *fake) ResolveImage(_ context.Context, s *core.Snapshot, reference strin
 	return "", "", &core.AmbiguousError{Reference: reference, Candidates: candidates}
 }
 
-func (f *fake) DeleteContainer(_ context.Context, id core.ContainerID) error {
+func (f *fake) DeleteContainer(_ context.Context, deleted core.Container) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.deleteErr != nil {
 		return f.deleteErr
 	}
 	f.changes++
-	f.snapshot.Containers = slices.DeleteFunc(f.snapshot.Containers, func(c core.Container) bool { return c.ID == id })
+	f.snapshot.Containers = slices.DeleteFunc(f.snapshot.Containers, func(c core.Container) bool { return c.ID == deleted.ID })
 	return nil
 }
 
@@ -151,17 +152,30 @@ func (f *fake) RemoveNames(_ context.Context, id core.ImageID, names []string) e
 	return nil
 }
 
-func (f *fake) DeleteImage(_ context.Context, id, _ core.ImageID) error {
+func (f *fake) BeginDeletion(context.Context, []core.ImageID) (core.Deletion, error) {
+	return fakeDeletion{f}, nil
+}
+
+type fakeDeletion struct{ *fake }
+
+func (f fakeDeletion) End(context.Context) error { return nil }
+
+func (f fakeDeletion) Delete(_ context.Context, image core.Image) error {
 	if f.deleteErr != nil {
 		return f.deleteErr
 	}
 	f.changes++
-	f.snapshot.Images = slices.DeleteFunc(f.snapshot.Images, func(i core.Image) bool { return i.ID == id })
+	f.snapshot.Images = slices.DeleteFunc(f.snapshot.Images, func(i core.Image) bool { return i.ID == image.ID })
 	return nil
 }
 
 func (f *fake) CompleteInterrupted(context.Context) ([]core.Interrupted, error) {
-	return f.completed, nil
+	return slices.Clone(f.completed), nil
+}
+
+func (f *fake) Conclude(_ context.Context, id core.ImageID) error {
+	f.completed = slices.DeleteFunc(f.completed, func(c core.Interrupted) bool { return c.Image.ID == id })
+	return nil
 }
 
 func (f *fake) ContainerSize(context.Context, core.Container) (int64, error) { return 1_500_000, nil }
@@ -205,7 +219,7 @@ func (f *fake) Stop(_ context.Context, _ string, _ core.StoreInfo, handles []cor
 func (f *fake) Remove(ctx context.Context, _ string, _ core.StoreInfo, handles []core.Handle) []core.Outcome {
 	var all []core.Outcome
 	for _, h := range handles {
-		all = append(all, core.Outcome{Container: h.Container.ID, Err: f.DeleteContainer(ctx, h.Container.ID), StorageRemoved: true})
+		all = append(all, core.Outcome{Container: h.Container.ID, Err: f.DeleteContainer(ctx, h.Container), StorageRemoved: true})
 	}
 	return all
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -64,6 +65,8 @@ type removalFlags struct {
 	verbose bool
 	seconds secondsFlag
 	format  string
+	// revision is that of the plan which is meant, or empty.
+	revision string
 }
 
 func (f *removalFlags) register(cmd *cobra.Command, noun string) {
@@ -84,6 +87,14 @@ func (f *removalFlags) register(cmd *cobra.Command, noun string) {
 	}
 	flags.BoolVarP(&f.verbose, "verbose", letter, false, "name everything that stands in the way, however long the list")
 	flags.StringVar(&f.format, "format", "", "print json, or each result by a Go `template`")
+}
+
+func (f *removalFlags) registerRevision(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&f.revision, "plan", "", "carry out the plan with this `revision` (plan --format json prints it, with the same --force), or nothing where it does not hold any more")
+}
+
+func isRevision(s string) bool {
+	return len(s) == 64 && strings.Trim(s, "0123456789abcdef") == ""
 }
 
 func (a *app) grace(cmd *cobra.Command, f *removalFlags) time.Duration {

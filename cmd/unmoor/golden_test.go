@@ -107,7 +107,8 @@ func TestGolden(t *testing.T) {
 	completed := func() *fake {
 		f := newFake()
 		f.image("44aa", "localhost/other:latest")
-		f.completed = []core.Interrupted{{Image: core.Image{ID: core.ImageID(id("3f2a9c")), Names: []string{"localhost/web:1"}}}}
+		image := core.Image{ID: core.ImageID(id("3f2a9c")), Names: []string{"localhost/web:1"}}
+		f.completed = []core.Interrupted{{Image: image, Deleted: []core.Image{image}}}
 		return f
 	}
 	for _, tt := range []struct {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -20,7 +21,9 @@ type job struct {
 	subjects   []subject
 	references []string
 	refused    []refusedReference
-	completed  []core.Interrupted
+	// completed are deletions that an earlier run was killed in, named those that a reference means.
+	completed []core.Interrupted
+	named     map[core.ImageID]bool
 	// program is the program with its global flags.
 	program string
 }
@@ -67,7 +70,7 @@ func (a *app) addImages(ctx context.Context, m *machine, j *job, references []st
 	return nil
 }
 
-// completes is whether a reference means an image whose interrupted deletion was completed now.
+// completes is whether a reference means an image whose interrupted deletion was completed.
 func (a *app) completes(ctx context.Context, m *machine, j *job, reference string) bool {
 	if len(j.completed) == 0 {
 		return false
@@ -76,15 +79,49 @@ func (a *app) completes(ctx context.Context, m *machine, j *job, reference strin
 	for _, c := range j.completed {
 		gone.Images = append(gone.Images, c.Image)
 	}
-	_, _, err := m.engine.Store.ResolveImage(ctx, gone, reference)
-	return err == nil
+	id, _, err := m.engine.Store.ResolveImage(ctx, gone, reference)
+	if err != nil {
+		return false
+	}
+	if j.named == nil {
+		j.named = make(map[core.ImageID]bool)
+	}
+	j.named[id] = true
+	return true
 }
 
-// addNext adds the dangling parents that an interrupted run had yet to delete.
-func (j *job) addNext() {
+// addRest adds the dangling parents that an interrupted run had yet to delete.
+func (j *job) addRest() {
 	for _, c := range j.completed {
-		if image, there := j.snapshot.Image(c.Next); there {
-			j.addImage(image)
+		if len(c.Rest) == 0 || j.asksFor(c.Rest[0]) {
+			continue
+		}
+		if image, there := j.snapshot.Image(c.Rest[0]); there {
+			target := core.RestOf(c)
+			j.request.Images = append(j.request.Images, target)
+			j.subjects = append(j.subjects, imageSubject(image, ""))
+			j.references = append(j.references, target.Reference)
+		}
+	}
+}
+
+func (j *job) asksFor(id core.ImageID) bool {
+	return slices.ContainsFunc(j.request.Images, func(t core.ImageTarget) bool { return t.ID == id })
+}
+
+// conclude ends the interrupted deletions of which nothing is left to do: all of the rest is deleted, or
+// is kept on purpose. What went wrong is tried again by the next run.
+func (a *app) conclude(ctx context.Context, m *machine, j *job, results []core.Result) {
+	for _, c := range j.completed {
+		left := len(c.Rest) > 0 && !j.asksFor(c.Rest[0]) && !j.named[c.Image.ID]
+		for _, r := range results {
+			left = left || len(r.Failed) > 0 && slices.Contains(c.Rest, r.Removal.Image)
+		}
+		if left {
+			continue
+		}
+		if err := m.engine.Store.Conclude(ctx, c.Image.ID); err != nil {
+			a.refuse(fmt.Errorf("conclude the image deletion that an earlier run was interrupted in: %w", err))
 		}
 	}
 }
@@ -165,23 +202,32 @@ func (a *app) remove(ctx context.Context, m *machine, j *job, f *removalFlags, f
 		doc.Errors = append(doc.Errors, errorView{r.reference, lines(errorWords(r.err))})
 	}
 	for _, c := range j.completed {
-		i := c.Image
-		doc.Completed = append(doc.Completed, completedView{i.ID, i.Names})
-		switch {
-		case human && f.quiet:
-			fmt.Fprintln(a.out, i.ID)
-		case human:
-			for _, name := range i.Names {
-				fmt.Fprintf(a.out, "Untagged: %s\n", plain(name))
+		for _, i := range c.Deleted {
+			doc.Completed = append(doc.Completed, completedView{i.ID, i.Names})
+			switch {
+			case human && f.quiet:
+				fmt.Fprintln(a.out, i.ID)
+			case human:
+				for _, name := range i.Names {
+					fmt.Fprintf(a.out, "Untagged: %s\n", plain(name))
+				}
+				fmt.Fprintf(a.out, "Deleted: %s (an earlier run was interrupted in it)\n", i.ID)
 			}
-			fmt.Fprintf(a.out, "Deleted: %s (an earlier run was interrupted in it)\n", i.ID)
 		}
 	}
 	if len(j.subjects) == 0 {
+		a.conclude(ctx, m, j, nil)
 		doc.Plan = &core.Plan{Force: f.force.level, Removals: []core.Removal{}}
 		return a.reportDocument(&doc, format)
 	}
 	plan, err := m.engine.Plan(ctx, j.request)
+	if errors.Is(err, core.ErrPlanStale) {
+		a.code = max(a.code, exitInUse)
+		fmt.Fprintf(a.err, "Error: %s; nothing was changed: make a new plan, and look at it\n", oneLine(err.Error()))
+		doc.Errors = append(doc.Errors, errorView{j.request.Revision, oneLine(err.Error())})
+		doc.Plan = &core.Plan{Force: f.force.level, Removals: []core.Removal{}}
+		return a.reportDocument(&doc, format)
+	}
 	if err != nil {
 		return fmt.Errorf("plan the removal, nothing was changed: %w", err)
 	}
@@ -203,6 +249,7 @@ func (a *app) remove(ctx context.Context, m *machine, j *job, f *removalFlags, f
 	m.engine.Progress = progress.tell
 	results := m.engine.Execute(ctx, plan)
 	progress.finish()
+	a.conclude(ctx, m, j, results)
 	a.reportResults(j, results, f, human)
 	for i, r := range results {
 		doc.add(j.references[i], r)
@@ -221,5 +268,5 @@ func (a *app) complete(ctx context.Context, m *machine) []core.Interrupted {
 }
 
 func (f *removalFlags) request(grace time.Duration) core.Request {
-	return core.Request{Force: f.force.level, Grace: grace, NoPrune: f.noPrune}
+	return core.Request{Force: f.force.level, Grace: grace, NoPrune: f.noPrune, Revision: f.revision}
 }

@@ -140,8 +140,12 @@ func (a *app) reportPlan(j *job, plan *core.Plan, f *removalFlags) {
 // reportResults writes what was done to standard output, and what was not to standard error.
 func (a *app) reportResults(j *job, results []core.Result, f *removalFlags, human bool) {
 	var freed int64
+	of := ""
 	for i, r := range results {
 		freed += r.Bytes
+		if r.AtLeast {
+			of = "at least "
+		}
 		s := j.subjects[i]
 		if human && f.quiet {
 			a.reportIDs(s, r.Done)
@@ -166,7 +170,7 @@ func (a *app) reportResults(j *job, results []core.Result, f *removalFlags, huma
 		}
 	}
 	if human && !f.quiet && freed > 0 {
-		fmt.Fprintf(a.out, "Freed: %s\n", humanSize(freed))
+		fmt.Fprintf(a.out, "Freed: %s%s\n", of, humanSize(freed))
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -45,7 +46,7 @@ func tower(f *storetest.Fixture) (base, app core.ImageID) {
 	}
 	s := f.Open()
 	for _, id := range middle[:len(middle)-1] {
-		_ = s.DeleteImage(context.Background(), id, "") // Seen by the count of images.
+		_ = deleteImages(context.Background(), s, id) // Seen by the count of images.
 	}
 	return base, app
 }
@@ -82,21 +83,23 @@ func TestKilledWhileDeletingAnImage(t *testing.T) {
 							if len(completed) != 0 {
 								t.Errorf("completed: %v", completed)
 							}
-						case len(completed) != 1 || completed[0].Image.ID != app:
+						case len(completed) != 1 || completed[0].Image.ID != app || len(completed[0].Deleted) != 1:
 							t.Errorf("completed: %v", completed)
 						}
-						f.Clean()
 						if there {
 							mustImage(t, f.Snapshot(), app)
-							if err := s.DeleteImage(ctx, app, ""); err != nil {
+							if err := deleteImages(ctx, s, app); err != nil {
 								t.Fatal(err)
 							}
 						}
 					case "delete":
-						err := s.DeleteImage(ctx, app, "")
-						if died && err != nil || !died && !errors.Is(err, core.ErrImageUnknown) {
+						err := deleteImages(ctx, s, app)
+						if there && err != nil || !there && !errors.Is(err, core.ErrImageUnknown) {
 							t.Fatalf("delete again: %v", err)
 						}
+					}
+					if err := s.Conclude(ctx, app); err != nil {
+						t.Fatal(err)
 					}
 					f.Clean()
 					mustImage(t, f.Snapshot(), base)
@@ -117,32 +120,110 @@ func moment(f *storetest.Fixture, step string) string {
 	return step
 }
 
-// TestInterruptedNamesWhatComesNext: who completes a deletion can go on with the dangling parent that was
-// to follow, and hears of it until that one's deletion begins.
-func TestInterruptedNamesWhatComesNext(t *testing.T) {
+// TestKilledWithinAChain kills the deletion of an image with two dangling parents, one of them without a
+// layer of its own: whatever was done, the first image's name is answered to and the rest is named until
+// it is concluded, and nothing is reported twice.
+func TestKilledWithinAChain(t *testing.T) {
+	ctx := context.Background()
+	for _, driver := range drivers {
+		for _, tt := range []struct {
+			step          string
+			deleted, rest int
+		}{
+			{"announce", -1, 0}, {"delete", -1, 0}, {"complete", 1, 2}, {"delete:2", 1, 2}, {"complete:2", 2, 1}, {"delete:3", 2, 1}, {"complete:3", 3, 0},
+		} {
+			t.Run(driver+" at "+tt.step, func(t *testing.T) {
+				f := storetest.New(t, driver)
+				base := f.AddImage(storetest.Image{Names: []string{"localhost/base:latest"}, Files: map[string]string{"a": "1"}})
+				one := f.AddImage(storetest.Image{Base: base, Files: map[string]string{"b": "1"}})
+				two := f.AddImage(storetest.Image{Base: one, NoLayer: true})
+				app := f.AddImage(storetest.Image{Names: []string{"localhost/app:latest"}, Base: two, Files: map[string]string{"c": "1"}})
+				chain := []core.ImageID{app, two, one}
+				if !killed(t, f.Options, "delete-image", fmt.Sprintf("%s,%s,%s", app, two, one), tt.step) {
+					t.Fatal("it lives")
+				}
+				s := f.Open()
+				_, litter, err := s.Examine(ctx)
+				if err != nil || (tt.step != "announce") != slices.Equal(litter.Deletions, []core.ImageID{app}) {
+					t.Errorf("examined: %v, %v", litter.Deletions, err)
+				}
+				for _, when := range []string{"first", "once more"} {
+					completed, err := s.CompleteInterrupted(ctx)
+					if err != nil {
+						t.Fatal(err)
+					}
+					if tt.deleted < 0 {
+						if len(completed) != 0 {
+							t.Errorf("%s: completed %+v, and nothing had begun", when, completed)
+						}
+						continue
+					}
+					if len(completed) != 1 || completed[0].Image.ID != app || !slices.Equal(completed[0].Image.Names, []string{"localhost/app:latest"}) ||
+						!slices.Equal(completed[0].Rest, chain[3-tt.rest:]) {
+						t.Fatalf("%s: completed %+v", when, completed)
+					}
+					want := tt.deleted
+					if when == "once more" {
+						want = 0
+					}
+					if len(completed[0].Deleted) != want {
+						t.Errorf("%s: deleted %+v", when, completed[0].Deleted)
+					}
+				}
+				// The completing one is killed too.
+				if tt.rest == 2 {
+					if !killed(t, f.Options, "delete-image", fmt.Sprintf("%s,%s", two, one), "complete") {
+						t.Fatal("the second one lives")
+					}
+					completed, err := s.CompleteInterrupted(ctx)
+					if err != nil || len(completed) != 2 {
+						t.Fatalf("completed %+v, %v", completed, err)
+					}
+					for _, c := range completed {
+						if !slices.Equal(c.Rest, []core.ImageID{one}) || c.Image.ID == app && len(c.Deleted) != 0 || c.Image.ID == two && len(c.Deleted) != 1 {
+							t.Errorf("completed %+v", c)
+						}
+					}
+					if err := s.Conclude(ctx, two); err != nil {
+						t.Error(err)
+					}
+				}
+				for _, id := range chain {
+					if err := deleteImages(ctx, s, id); err != nil && !errors.Is(err, core.ErrImageUnknown) {
+						t.Error(err)
+					}
+				}
+				if err := s.Conclude(ctx, app); err != nil {
+					t.Error(err)
+				}
+				if completed, err := s.CompleteInterrupted(ctx); err != nil || len(completed) > 0 {
+					t.Errorf("concluded, and completed %+v, %v", completed, err)
+				}
+				f.Clean()
+				if layers := layerDirs(t, f); len(layers) != 1 {
+					t.Errorf("layers are left: %v", layers)
+				}
+			})
+		}
+	}
+}
+
+// TestRestThatIsNeededAgain: what was to go along and has come into use is not named.
+func TestRestThatIsNeededAgain(t *testing.T) {
 	ctx := context.Background()
 	f := storetest.New(t, "vfs")
-	// "complete" is where all is deleted and only the announcement is left.
-	for _, step := range []string{"replaced:images.json", "complete"} {
-		base := f.AddImage(storetest.Image{Files: map[string]string{"a": step}})
-		app := f.AddImage(storetest.Image{Names: []string{"localhost/app:latest"}, Base: base, Files: map[string]string{"b": step}})
-		died := killed(t, f.Options, "delete-image", string(app), moment(f, step), string(base))
-		s := f.Open()
-		for _, when := range []string{"first", "once more"} {
-			completed, err := s.CompleteInterrupted(ctx)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if !died || len(completed) != 1 || completed[0].Image.ID != app || completed[0].Next != base {
-				t.Errorf("killed at %s (%v), %s: completed %+v", step, died, when, completed)
-			}
+	base := f.AddImage(storetest.Image{Files: map[string]string{"a": "1"}})
+	app := f.AddImage(storetest.Image{Names: []string{"localhost/app:latest"}, Base: base, Files: map[string]string{"b": "1"}})
+	if !killed(t, f.Options, "delete-image", fmt.Sprintf("%s,%s", app, base), "complete") {
+		t.Fatal("it lives")
+	}
+	s := f.Open()
+	for _, want := range []int{1, 0} {
+		completed, err := s.CompleteInterrupted(ctx)
+		if err != nil || len(completed) != 1 || len(completed[0].Rest) != want {
+			t.Errorf("completed %+v, %v; want %d", completed, err, want)
 		}
-		if err := s.DeleteImage(ctx, base, ""); err != nil {
-			t.Fatal(err)
-		}
-		if completed, err := s.CompleteInterrupted(ctx); err != nil || len(completed) > 0 {
-			t.Errorf("killed at %s, and all is deleted: completed %+v, %v", step, completed, err)
-		}
+		f.AddContainer(base, storetest.Container{})
 	}
 }
 
@@ -158,6 +239,9 @@ func TestKilledWhileCompleting(t *testing.T) {
 		killed(t, f.Options, "complete", moment(f, "replaced:layers.json"))
 	}
 	if _, err := f.Open().CompleteInterrupted(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Open().Conclude(ctx, app); err != nil {
 		t.Fatal(err)
 	}
 	f.Clean()
@@ -237,6 +321,9 @@ func TestCompleteKeepsWhatCameIntoUse(t *testing.T) {
 	if mustImage(t, f.Snapshot(), user).Layer.Missing {
 		t.Error("the layer of an image was deleted")
 	}
+	if err := f.Open().Conclude(ctx, app); err != nil {
+		t.Fatal(err)
+	}
 	f.Clean()
 }
 
@@ -312,7 +399,7 @@ func TestLiveDeletionIsNotInterrupted(t *testing.T) {
 			t.Errorf("a live deletion was taken for an interrupted one: %v", err)
 		}
 	})
-	if err := s.DeleteImage(context.Background(), app, ""); err != nil {
+	if err := deleteImages(context.Background(), s, app); err != nil {
 		t.Fatal(err)
 	}
 	f.Clean()

@@ -29,11 +29,11 @@ func TestDeleteContainer(t *testing.T) {
 			kept := f.AddContainer(image, storetest.Container{Names: []string{"kept"}})
 			before := mustContainer(t, f.Snapshot(), gone)
 			for _, notAnID := range []core.ContainerID{"gone", gone[:12], core.ContainerID(image), ""} {
-				if err := s.DeleteContainer(ctx, notAnID); !errors.Is(err, core.ErrContainerUnknown) {
+				if err := s.DeleteContainer(ctx, core.Container{ID: notAnID}); !errors.Is(err, core.ErrContainerUnknown) {
 					t.Errorf("delete %q: %v", notAnID, err)
 				}
 			}
-			if err := s.DeleteContainer(ctx, gone); err != nil {
+			if err := s.DeleteContainer(ctx, before); err != nil {
 				t.Fatal(err)
 			}
 			for _, path := range []string{before.Directory, before.RunDirectory, before.Layer.Directory} {
@@ -41,7 +41,7 @@ func TestDeleteContainer(t *testing.T) {
 					t.Errorf("%s is left: %v", path, err)
 				}
 			}
-			if err := s.DeleteContainer(ctx, gone); !errors.Is(err, core.ErrContainerUnknown) {
+			if err := s.DeleteContainer(ctx, before); !errors.Is(err, core.ErrContainerUnknown) {
 				t.Errorf("a second time: %v", err)
 			}
 			mustContainer(t, f.Snapshot(), kept)
@@ -84,23 +84,21 @@ func TestDeleteImage(t *testing.T) {
 			list := f.AddList("localhost/list:latest", app)
 			container := f.AddContainer(app, storetest.Container{})
 
-			if err := s.DeleteImage(ctx, app, ""); !errors.Is(err, core.ErrImageInUse) || !strings.Contains(err.Error(), container.Short()) {
+			if err := deleteImages(ctx, s, app); !errors.Is(err, core.ErrImageInUse) || !strings.Contains(err.Error(), container.Short()) {
 				t.Errorf("delete what a container uses: %v", err)
 			}
 			for _, notAnID := range []core.ImageID{"localhost/app:latest", app[:12], core.ImageID(container), ""} {
-				if err := s.DeleteImage(ctx, notAnID, ""); !errors.Is(err, core.ErrImageUnknown) {
+				if err := deleteImages(ctx, s, notAnID); !errors.Is(err, core.ErrImageUnknown) {
 					t.Errorf("delete %q: %v", notAnID, err)
 				}
 			}
-			if _, err := os.Stat(filepath.Join(f.Options.GraphRoot, "unmoor")); !errors.Is(err, os.ErrNotExist) {
-				t.Errorf("refusals leave something: %v", err)
-			}
-			if err := s.DeleteContainer(ctx, container); err != nil {
+			f.Clean() // Refusals leave nothing.
+			if err := s.DeleteContainer(ctx, mustContainer(t, f.Snapshot(), container)); err != nil {
 				t.Fatal(err)
 			}
 			// The base's layer is the app's too.
 			for i, id := range []core.ImageID{base, list, app} {
-				if err := s.DeleteImage(ctx, id, ""); err != nil {
+				if err := deleteImages(ctx, s, id); err != nil {
 					t.Fatal(err)
 				}
 				if got := len(f.Snapshot().Images); got != 2-i {
@@ -108,7 +106,7 @@ func TestDeleteImage(t *testing.T) {
 				}
 				f.Clean()
 			}
-			if err := s.DeleteImage(ctx, app, ""); !errors.Is(err, core.ErrImageUnknown) {
+			if err := deleteImages(ctx, s, app); !errors.Is(err, core.ErrImageUnknown) {
 				t.Errorf("a second time: %v", err)
 			}
 			if completed, err := s.CompleteInterrupted(ctx); err != nil || completed != nil {
@@ -129,6 +127,7 @@ func TestCanceledDelete(t *testing.T) {
 	base := f.AddImage(storetest.Image{Files: map[string]string{"a": "1"}})
 	app := f.AddImage(storetest.Image{Names: []string{"localhost/app:latest"}, Base: base, Files: map[string]string{"b": "1"}})
 	container := f.AddContainer(base, storetest.Container{})
+	c := mustContainer(t, f.Snapshot(), container)
 	dir := filepath.Join(f.Options.GraphRoot, "unmoor")
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		t.Fatal(err)
@@ -142,11 +141,11 @@ func TestCanceledDelete(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 100*time.Millisecond)
 	defer cancel()
-	if err := s.DeleteImage(ctx, app, ""); !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "wait for another deletion") {
+	if err := deleteImages(ctx, s, app); !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "wait for another deletion") {
 		t.Errorf("canceled while another process deletes: %v", err)
 	}
 	mustImage(t, f.Snapshot(), app)
-	if err := s.DeleteContainer(ctx, container); !errors.Is(err, context.DeadlineExceeded) {
+	if err := s.DeleteContainer(ctx, c); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("canceled before: %v", err)
 	}
 	mustContainer(t, f.Snapshot(), container)
@@ -157,13 +156,13 @@ func TestCanceledDelete(t *testing.T) {
 	ctx, cancel = context.WithCancel(context.Background())
 	defer cancel()
 	s.SetStep(func(string) { cancel() })
-	if err := s.DeleteImage(ctx, app, ""); err != nil || ctx.Err() == nil {
+	if err := deleteImages(ctx, s, app); err != nil || ctx.Err() == nil {
 		t.Errorf("canceled once it had begun: %v (%v)", err, ctx.Err())
 	}
 	ctx, cancel = context.WithCancel(context.Background())
 	defer cancel()
 	s.SetStep(func(string) { cancel() })
-	if err := s.DeleteContainer(ctx, container); err != nil || ctx.Err() == nil {
+	if err := s.DeleteContainer(ctx, c); err != nil || ctx.Err() == nil {
 		t.Errorf("container, canceled once it had begun: %v (%v)", err, ctx.Err())
 	}
 	if snapshot := f.Snapshot(); len(snapshot.Images) != 1 || len(snapshot.Containers) != 0 {
@@ -205,7 +204,7 @@ func TestDeleteImageWithLostLayer(t *testing.T) {
 	if i := mustImage(t, f.Snapshot(), app); !i.Layer.Missing || i.Size != -1 {
 		t.Errorf("image is %+v", i)
 	}
-	if err := s.DeleteImage(ctx, app, ""); err != nil {
+	if err := deleteImages(ctx, s, app); err != nil {
 		t.Errorf("delete: %v", err)
 	}
 	if len(f.Snapshot().Images) != 1 {
@@ -243,12 +242,12 @@ func TestDeletesOfOneStore(t *testing.T) {
 					all[w] = append(all[w], f.AddContainer(image, storetest.Container{Volatile: w%2 == 0}))
 				}
 			}
-			s := f.Open()
+			s, before := f.Open(), f.Snapshot()
 			var group errgroup.Group
 			for _, mine := range all {
 				group.Go(func() error {
 					for _, id := range mine {
-						if err := s.DeleteContainer(ctx, id); err != nil {
+						if err := s.DeleteContainer(ctx, mustContainer(t, before, id)); err != nil {
 							return fmt.Errorf("delete %s: %w", id, err)
 						}
 						// The others' records are read meanwhile.

@@ -10,13 +10,14 @@
 // would take for a store without records. After a call that failed in an unforeseen way the records
 // are read from disk again, since the library's memory and the disk may differ then.
 //
-// An image's deletion is announced in a file of ours, GRAPHROOT/unmoor/delete-ID.json, before the
-// library begins with it, for the library deletes the record first and a process killed then leaves
-// layers that nothing refers to. The file goes last. All that is done under a file lock of ours,
-// GRAPHROOT/unmoor/lock, which dies with its process: whoever holds it knows that an announcement
-// that is there belongs to nobody alive. The library's own lock files are never opened, since closing
-// any descriptor of one gives up the process's locks.
+// The deletion of an image, with the dangling parents that go after it, is announced in a file of ours,
+// GRAPHROOT/unmoor/delete-ID.json, before the library begins with it, for the library deletes a record
+// first and a process killed then leaves layers that nothing refers to. The file goes last. From the
+// announcement to the end a file lock of ours is held, GRAPHROOT/unmoor/lock, which dies with its
+// process: whoever gets it knows that an announcement that is there belongs to nobody alive. The
+// library's own lock files are never opened, since closing any descriptor of one gives up the process's
+// locks.
 //
-// Hazards. The library deletes through mounts: a caller of DeleteContainer or DeleteImage sees to it
-// first that nothing is mounted at or below the layers (see core.Kernel).
+// Hazards. The library deletes through mounts: who deletes a container or an image sees to it first that
+// nothing is mounted at or below the layers (see core.Kernel).
 package cstore

@@ -155,8 +155,16 @@ func listed(directory string) ([]os.DirEntry, error) {
 	return entries, err
 }
 
-// announced lists the images whose deletion is announced, with nobody at work on it.
+// announced lists the images whose deletion, with what was to go after them, an earlier process died in.
 func (s *Store) announced() ([]core.ImageID, error) {
+	if pending, err := s.pending(); err != nil || !pending {
+		return nil, err
+	}
+	unlock, err := s.tryLockIntents()
+	if err != nil || unlock == nil {
+		return nil, err // A process is at work on what is announced.
+	}
+	unlock()
 	entries, err := listed(s.intentDir())
 	if err != nil {
 		return nil, s.wrap("look for interrupted deletions", err)

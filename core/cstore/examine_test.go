@@ -119,7 +119,7 @@ func TestExamine(t *testing.T) {
 				}
 			}
 			f.Clean()
-			if err := s.DeleteContainer(ctx, container); err != nil {
+			if err := s.DeleteContainer(ctx, mustContainer(t, f.Snapshot(), container)); err != nil {
 				t.Error(err)
 			}
 		})

@@ -42,11 +42,11 @@ func FuzzParseHistory(f *testing.F) {
 }
 
 func FuzzParseIntent(f *testing.F) {
-	f.Add([]byte(`{"version":1,"image":{"id":"00","names":["a"]},"layers":[{"id":"11","created":"2026-01-02T03:04:05Z"}]}`))
+	f.Add([]byte(`{"version":1,"images":[{"image":{"id":"00","names":["a"]},"layers":[{"id":"11","created":"2026-01-02T03:04:05Z"}]}],"done":true}`))
 	f.Add([]byte(`{"version":2}`))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		i, err := cstore.ParseIntent(data)
-		if err == nil && i.Image.ID == "" {
+		if err == nil && (len(i.Images) == 0 || i.Images[0].Image.ID == "") {
 			t.Error("an announcement of nothing")
 		}
 	})

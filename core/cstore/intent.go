@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -16,19 +17,27 @@ import (
 	"github.com/unmoor/unmoor/core"
 )
 
-// intent announces the deletion of an image.
+// intent announces the deletion of a chain: an image, and the dangling parents that go after it.
 type intent struct {
 	// Version is 1.
 	Version int `json:"version"`
-	// Image is the image as it was.
-	Image core.Image `json:"image"`
-	// Layers are all its layers in the store itself, children before parents.
-	Layers []intentLayer `json:"layers"`
-	// Next is the dangling parent that is to be deleted after it. The announcement stays until then.
-	Next core.ImageID `json:"next,omitempty"`
+	// Images are the chain, in the order of deletion; none is empty.
+	Images []intentImage `json:"images"`
+	// Done is whether the deletions that a process died in are completed: what is left of the chain may
+	// still go, and the names of the first are still answered to, until Conclude.
+	Done bool `json:"done,omitempty"`
 
 	path string
 }
+
+// intentImage is an image as it was.
+type intentImage struct {
+	Image core.Image `json:"image"`
+	// Layers are all its layers in the store itself, children before parents.
+	Layers []intentLayer `json:"layers"`
+}
+
+func (i *intent) first() core.ImageID { return i.Images[0].Image.ID }
 
 // intentLayer names a layer by ID and time, since one that was fetched again has the same ID.
 type intentLayer struct {
@@ -64,6 +73,23 @@ func (s *Store) pending() (bool, error) {
 // lockIntents waits until no other process deletes images with announcements. The lock ends with
 // unlock or with the process.
 func (s *Store) lockIntents(ctx context.Context) (unlock func(), err error) {
+	wait := time.NewTicker(10 * time.Millisecond)
+	defer wait.Stop()
+	for {
+		unlock, err := s.tryLockIntents()
+		if err != nil || unlock != nil {
+			return unlock, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, fmt.Errorf("wait for another deletion of an image: %w", ctx.Err())
+		case <-wait.C:
+		}
+	}
+}
+
+// tryLockIntents does not wait: unlock is nil where another process has the lock.
+func (s *Store) tryLockIntents() (unlock func(), err error) {
 	fail := func(err error) (func(), error) { return nil, s.wrap("lock the announcements of deletions", err) }
 	if err := os.MkdirAll(s.intentDir(), 0o700); err != nil {
 		return fail(err)
@@ -72,37 +98,26 @@ func (s *Store) lockIntents(ctx context.Context) (unlock func(), err error) {
 	if err != nil {
 		return fail(err)
 	}
-	wait := time.NewTicker(10 * time.Millisecond)
-	defer wait.Stop()
-	for {
-		err := unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB)
-		switch {
-		case err == nil:
-			return func() { _ = unix.Close(fd) }, nil // Nothing was written: there is nothing to lose.
-		case errors.Is(err, unix.EINTR):
-			continue
-		case !errors.Is(err, unix.EWOULDBLOCK):
-			_ = unix.Close(fd)
-			return fail(err)
-		}
-		select {
-		case <-ctx.Done():
-			_ = unix.Close(fd)
-			return nil, fmt.Errorf("wait for another deletion of an image: %w", ctx.Err())
-		case <-wait.C:
-		}
+	err = unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB)
+	if err == nil {
+		return func() { _ = unix.Close(fd) }, nil // Nothing was written: there is nothing to lose.
 	}
+	_ = unix.Close(fd)
+	if errors.Is(err, unix.EWOULDBLOCK) || errors.Is(err, unix.EINTR) {
+		return nil, nil
+	}
+	return fail(err)
 }
 
 // announce puts the intent on the disk, whole. The caller holds the lock.
 func (s *Store) announce(i *intent) error {
-	i.path = filepath.Join(s.intentDir(), intentPrefix+string(i.Image.ID)+intentSuffix)
+	i.path = filepath.Join(s.intentDir(), intentPrefix+string(i.first())+intentSuffix)
 	data, err := json.Marshal(i)
 	if err != nil {
-		return fmt.Errorf("write down the deletion of image %s: %w", i.Image.ID.Short(), err)
+		return fmt.Errorf("write down the deletion of image %s: %w", i.first().Short(), err)
 	}
 	if err := replace(i.path, data); err != nil {
-		return s.wrap("write down the deletion of image "+i.Image.ID.Short(), err)
+		return s.wrap("write down the deletion of image "+i.first().Short(), err)
 	}
 	return nil
 }
@@ -196,7 +211,7 @@ func parseIntent(data []byte) (*intent, error) {
 	if i.Version != 1 {
 		return nil, fmt.Errorf("version %d is not known", i.Version)
 	}
-	if i.Image.ID == "" {
+	if len(i.Images) == 0 || slices.ContainsFunc(i.Images, func(i intentImage) bool { return i.Image.ID == "" }) {
 		return nil, errors.New("it names no image")
 	}
 	return i, nil

@@ -169,6 +169,15 @@ func (l layers) sizes(image *storage.Image) (size, unique int64) {
 	return size, unique
 }
 
+// sizesOf are the bytes of each layer of an image.
+func (l layers) sizesOf(image *storage.Image) map[core.LayerID]int64 {
+	sizes := make(map[core.LayerID]int64)
+	for _, id := range l.chain(image.TopLayer) {
+		sizes[core.LayerID(id)] = recordedSize(l.byID[id])
+	}
+	return sizes
+}
+
 // recordedSize is -1 where the record does not tell (v1.59.1, layers.go, UncompressedSize).
 func recordedSize(layer *storage.Layer) int64 {
 	if layer.UncompressedDigest == "" && layer.TOCDigest == "" || layer.UncompressedSize < 0 {

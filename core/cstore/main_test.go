@@ -53,11 +53,11 @@ func child(args []string) {
 			if len(args) > 5 {
 				dieAt(s, args[5])
 			}
-			var next core.ImageID
-			if len(args) > 6 {
-				next = core.ImageID(args[6])
+			var chain []core.ImageID
+			for _, id := range strings.Split(args[4], ",") {
+				chain = append(chain, core.ImageID(id))
 			}
-			err = s.DeleteImage(ctx, core.ImageID(args[4]), next)
+			err = deleteImages(ctx, s, chain...)
 		case "complete":
 			if len(args) > 4 {
 				dieAt(s, args[4])
@@ -72,7 +72,7 @@ func child(args []string) {
 			var snapshot *core.Snapshot
 			snapshot, err = s.Snapshot(ctx)
 			for _, c := range snapshot.Containers {
-				err = errors.Join(err, s.DeleteContainer(ctx, c.ID))
+				err = errors.Join(err, s.DeleteContainer(ctx, c))
 			}
 		}
 	}
@@ -94,16 +94,38 @@ func deleteAll(ctx context.Context, s *cstore.Store) error {
 			return nil
 		}
 		for _, c := range snapshot.Containers {
-			if err := s.DeleteContainer(ctx, c.ID); err != nil && !errors.Is(err, core.ErrContainerUnknown) {
+			if err := s.DeleteContainer(ctx, c); err != nil && !errors.Is(err, core.ErrContainerUnknown) {
 				return err
 			}
 		}
 		for _, i := range snapshot.Images {
-			if err := s.DeleteImage(ctx, i.ID, ""); err != nil && !errors.Is(err, core.ErrImageUnknown) {
+			if err := deleteImages(ctx, s, i.ID); err != nil && !errors.Is(err, core.ErrImageUnknown) {
 				return err
 			}
 		}
 	}
+}
+
+// deleteImages deletes a chain as the core does, each image as it is just before.
+func deleteImages(ctx context.Context, s *cstore.Store, chain ...core.ImageID) error {
+	d, err := s.BeginDeletion(ctx, chain)
+	if err != nil {
+		return err
+	}
+	for _, id := range chain {
+		var snapshot *core.Snapshot
+		if snapshot, err = s.Snapshot(context.WithoutCancel(ctx)); err != nil {
+			break
+		}
+		image, ok := snapshot.Image(id)
+		if !ok {
+			image.ID = id
+		}
+		if err = d.Delete(ctx, image); err != nil {
+			break
+		}
+	}
+	return errors.Join(err, d.End(ctx))
 }
 
 func die() {
@@ -111,19 +133,26 @@ func die() {
 	select {}
 }
 
-// dieAt kills this process at a step of ours, or, for "replaced:FILE[:N]", when the library has
-// replaced that record file (for the Nth time).
+// dieAt kills this process at a step of ours ("STEP[:N]", the Nth time), or, for "replaced:FILE[:N]",
+// when the library has replaced that record file (for the Nth time).
 func dieAt(s *cstore.Store, step string) {
 	file, ok := strings.CutPrefix(step, "replaced:")
+	n := 1
 	if !ok {
+		step, count, counted := strings.Cut(step, ":")
+		if counted {
+			fmt.Sscan(count, &n)
+		}
 		s.SetStep(func(name string) {
-			if name == step {
+			if name != step {
+				return
+			}
+			if n--; n == 0 {
 				die()
 			}
 		})
 		return
 	}
-	n := 1
 	if path, count, ok := strings.Cut(file, ":"); ok {
 		file = path
 		fmt.Sscan(count, &n)

@@ -3,14 +3,17 @@ package cstore_test
 import (
 	"context"
 	"errors"
+	"os"
+	"path/filepath"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/unmoor/unmoor/core"
 	"github.com/unmoor/unmoor/core/cstore/storetest"
 )
 
-// TestMountedMeanwhile: a container that an engine mounts between the snapshot and the deletion is
-// kept, and the next attempt begins anew.
+// TestMountedMeanwhile: a container that an engine mounts between the look at it and the deletion is kept.
 func TestMountedMeanwhile(t *testing.T) {
 	for _, driver := range drivers {
 		t.Run(driver, func(t *testing.T) {
@@ -18,90 +21,100 @@ func TestMountedMeanwhile(t *testing.T) {
 			f := storetest.New(t, driver)
 			s := f.Open()
 			image := f.AddImage(storetest.Image{Files: map[string]string{"a": "1"}})
-			snapshot := func() {
-				t.Helper()
-				if _, err := s.Snapshot(ctx); err != nil {
-					t.Fatal(err)
+			look := func(id core.ContainerID) core.Container { return mustContainer(t, f.Snapshot(), id) }
+			id := f.AddContainer(image, storetest.Container{})
+			for _, before := range []int{0, 1} {
+				c := look(id)
+				if c.Layer.MountCount != before {
+					t.Fatalf("the mount count is %d", c.Layer.MountCount)
 				}
-			}
-			at := func(do func()) {
-				s.SetStep(func(name string) {
-					if name == "delete_container" {
-						do()
-					}
-				})
-			}
-			kept := func(id core.ContainerID, what string) {
-				t.Helper()
-				err := s.DeleteContainer(ctx, id)
-				if !errors.Is(err, core.ErrStillInUse) || errors.Is(err, core.ErrStoreUnavailable) {
-					t.Errorf("%s: %v", what, err)
+				s.SetStep(func(string) { f.Mount(id) })
+				if err := s.DeleteContainer(ctx, c); !errors.Is(err, core.ErrStillInUse) || errors.Is(err, core.ErrStoreUnavailable) {
+					t.Errorf("mounted %d times, and once more at the last moment: %v", before, err)
 				}
-				mustContainer(t, f.Snapshot(), id)
+				look(id)
 			}
-			deleted := func(id core.ContainerID, what string) {
-				t.Helper()
-				if err := s.DeleteContainer(ctx, id); err != nil {
-					t.Errorf("%s: %v", what, err)
-				}
+			s.SetStep(nil)
+			c := look(id)
+			f.Unmount(id)
+			f.Unmount(id)
+			if err := s.DeleteContainer(ctx, c); err != nil {
+				t.Errorf("less mounted than before: %v", err)
 			}
-			c := f.AddContainer(image, storetest.Container{})
-			snapshot()
-			at(func() { f.Mount(c) })
-			kept(c, "mounted at the last moment")
-			at(func() {})
-			snapshot()
-			f.Unmount(c)
-			deleted(c, "mounted at the next snapshot, and less now")
-
-			c = f.AddContainer(image, storetest.Container{})
-			snapshot()
-			f.Mount(c)
-			snapshot()
-			kept(c, "mounted before another snapshot")
-			f.Unmount(c)
-			deleted(c, "unmounted since")
-
-			c = f.AddContainer(image, storetest.Container{})
-			f.Mount(c)
-			snapshot()
-			at(func() { f.Mount(c) })
-			kept(c, "mounted once more")
-			at(func() {})
-			f.Unmount(c)
-			f.Unmount(c)
-
-			unseen := f.AddContainer(image, storetest.Container{})
-			deleted(unseen, "never looked at")
 			f.Clean()
 		})
 	}
 }
 
-// BenchmarkDeleteContainer includes the look at the mounts where the containers were looked at.
+// TestImageChangedMeanwhile: what has changed about an image since the look at it keeps it.
+func TestImageChangedMeanwhile(t *testing.T) {
+	for _, driver := range drivers {
+		for name, change := range map[string]struct {
+			do   func(t *testing.T, f *storetest.Fixture, base, app core.ImageID)
+			want error
+		}{
+			"given a name": {func(t *testing.T, f *storetest.Fixture, _, app core.ImageID) { f.Tag(app, "localhost/more:latest") }, core.ErrPlanStale},
+			"mounted":      {func(t *testing.T, f *storetest.Fixture, _, app core.ImageID) { f.MountImage(app) }, core.ErrStillInUse},
+			"a container": {func(t *testing.T, f *storetest.Fixture, _, app core.ImageID) {
+				f.AddContainer(app, storetest.Container{})
+			}, core.ErrImageInUse},
+			// The layers that it shared go with it now, and nobody has looked at them.
+			"the last of its layers": {func(t *testing.T, f *storetest.Fixture, base, _ core.ImageID) { f.DeleteRecord(base) }, core.ErrPlanStale},
+			"a stray mount": {func(t *testing.T, f *storetest.Fixture, _, app core.ImageID) {
+				point := filepath.Join(mustImage(t, f.Snapshot(), app).Layer.Directory, "stray")
+				if err := errors.Join(os.Mkdir(point, 0o700), unix.Mount(t.TempDir(), point, "", unix.MS_BIND, "")); err != nil {
+					t.Fatal(err)
+				}
+			}, core.ErrStillInUse},
+		} {
+			t.Run(driver+" "+name, func(t *testing.T) {
+				if driver == "vfs" && name == "mounted" {
+					t.Skip("vfs mounts nothing, and counts nothing for an image")
+				}
+				ctx := context.Background()
+				f := storetest.New(t, driver)
+				s := f.Open()
+				base := f.AddImage(storetest.Image{Names: []string{"localhost/base:latest"}, Files: map[string]string{"a": "1"}})
+				app := f.AddImage(storetest.Image{Names: []string{"localhost/app:latest"}, Base: base, Files: map[string]string{"b": "1"}})
+				d, err := s.BeginDeletion(ctx, []core.ImageID{app})
+				if err != nil {
+					t.Fatal(err)
+				}
+				image := mustImage(t, f.Snapshot(), app)
+				s.SetStep(func(name string) {
+					if name == "delete" {
+						change.do(t, f, base, app)
+					}
+				})
+				if err := d.Delete(ctx, image); !errors.Is(err, change.want) {
+					t.Errorf("deleted: %v", err)
+				}
+				mustImage(t, f.Snapshot(), app)
+				if err := d.End(ctx); err != nil {
+					t.Error(err)
+				}
+				if completed, err := s.CompleteInterrupted(ctx); err != nil || len(completed) > 0 {
+					t.Errorf("refused, and announced all the same: %+v, %v", completed, err)
+				}
+			})
+		}
+	}
+}
+
+// BenchmarkDeleteContainer includes the look at the mount count.
 func BenchmarkDeleteContainer(b *testing.B) {
-	for _, looked := range []bool{false, true} {
-		name := map[bool]string{false: "unseen", true: "looked at"}[looked]
-		b.Run(name, func(b *testing.B) {
-			ctx := context.Background()
-			f := storetest.New(b, "overlay")
-			image := f.AddImage(storetest.Image{Files: map[string]string{"a": "1"}})
-			ids := make([]core.ContainerID, b.N)
-			for i := range ids {
-				ids[i] = f.AddContainer(image, storetest.Container{})
-			}
-			s := f.Open()
-			if looked {
-				if _, err := s.Snapshot(ctx); err != nil {
-					b.Fatal(err)
-				}
-			}
-			b.ResetTimer()
-			for _, id := range ids {
-				if err := s.DeleteContainer(ctx, id); err != nil {
-					b.Fatal(err)
-				}
-			}
-		})
+	ctx := context.Background()
+	f := storetest.New(b, "overlay")
+	image := f.AddImage(storetest.Image{Files: map[string]string{"a": "1"}})
+	for range b.N {
+		f.AddContainer(image, storetest.Container{})
+	}
+	s := f.Open()
+	containers := f.Snapshot().Containers
+	b.ResetTimer()
+	for _, c := range containers {
+		if err := s.DeleteContainer(ctx, c); err != nil {
+			b.Fatal(err)
+		}
 	}
 }

@@ -14,24 +14,28 @@ import (
 // DeleteContainer deletes a container's record, its directories and its layer; a record that a crash
 // left without a layer too. core.ErrContainerUnknown where there is none. The caller has made sure
 // that no mount remains at or below the layer directory: the library deletes through mounts.
-// core.ErrStillInUse where an engine has mounted the container since the first snapshot of it.
+// core.ErrStillInUse where an engine has mounted the container since c was looked at.
 //
 // That is looked up just before the library waits for the store's lock, and the library gives no way
 // to look once it has it: an engine that gets the lock in between still mounts unseen.
-func (s *Store) DeleteContainer(ctx context.Context, id core.ContainerID) error {
-	what := "delete container " + id.Short()
-	return s.call(ctx, what, func(lib storage.Store) error {
+func (s *Store) DeleteContainer(ctx context.Context, c core.Container) error {
+	return s.call(ctx, "delete container "+c.ID.Short(), func(lib storage.Store) error {
 		// The library takes names and prefixes for IDs.
-		record, err := lib.Container(string(id))
+		record, err := lib.Container(string(c.ID))
 		if err != nil {
 			return err
 		}
-		if record.ID != string(id) {
+		if record.ID != string(c.ID) {
 			return storage.ErrContainerUnknown
 		}
 		s.at("delete_container")
-		if err := s.mounts.unrisen(lib, record.LayerID); err != nil {
+		count, err := lib.Mounted(record.LayerID)
+		// Without its layer there is only the record to delete.
+		if err != nil && !errors.Is(err, storage.ErrLayerUnknown) {
 			return err
+		}
+		if count > c.Layer.MountCount {
+			return fmt.Errorf("it was mounted meanwhile: %w", core.ErrStillInUse)
 		}
 		return lib.DeleteContainer(record.ID)
 	})

@@ -81,6 +81,9 @@ func (t *tree) walk(parent int, name, path string) error {
 		return err
 	}
 	for _, name := range names {
+		if err := t.ctx.Err(); err != nil {
+			return err
+		}
 		file, err := status(fd, name)
 		if gone(err) {
 			continue

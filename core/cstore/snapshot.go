@@ -13,9 +13,9 @@ import (
 // volatileFlag is the library's (v1.59.1, store.go).
 const volatileFlag = "Volatile"
 
-// Snapshot reads images, containers and layers, at one instant. What cannot be read of an image
+// Snapshot reads images, containers and layers, at one instant. What is senseless or lost of an image
 // beyond its record, such as a damaged configuration, is left out: it has then no parent, or is no
-// list. Its labels are unknown then, where they are asked for.
+// list; and its labels are unknown, where they are asked for. What is there and cannot be read is an error.
 func (s *Store) Snapshot(ctx context.Context) (*core.Snapshot, error) {
 	records, err := s.read(ctx)
 	if err != nil {
@@ -25,7 +25,6 @@ func (s *Store) Snapshot(ctx context.Context) (*core.Snapshot, error) {
 }
 
 func (s *Store) snapshot(ctx context.Context, r *records) (_ *core.Snapshot, err error) {
-	s.mounts.note(r)
 	snapshot := &core.Snapshot{Store: s.info, Containers: make([]core.Container, 0, len(r.containers))}
 	for i := range r.containers {
 		snapshot.Containers = append(snapshot.Containers, s.container(r, &r.containers[i]))
@@ -109,6 +108,7 @@ func (s *Store) image(r *records, record *storage.Image) core.Image {
 		image.Digests = append(image.Digests, d.String())
 	}
 	image.Size, image.UniqueSize = r.layers.sizes(record)
+	image.LayerSizes = r.layers.sizesOf(record)
 	if record.TopLayer == "" {
 		return image
 	}

@@ -96,7 +96,7 @@ func TestSnapshotOwnLayers(t *testing.T) {
 	}
 	s := f.Open()
 	middle := mustImage(t, snapshot, left).Parent
-	if err := s.DeleteImage(context.Background(), middle, ""); err != nil {
+	if err := deleteImages(context.Background(), s, middle); err != nil {
 		t.Fatal(err)
 	}
 	if own := mustImage(t, f.Snapshot(), left).OwnLayers; len(own) != 2 {
@@ -196,24 +196,24 @@ func TestSnapshotAdditionalStore(t *testing.T) {
 				t.Errorf("base in both stores is %+v, of %d images", b, len(snapshot.Images))
 			}
 			ctx, s := context.Background(), f.Open()
-			if err := s.DeleteContainer(ctx, container); err != nil {
+			if err := s.DeleteContainer(ctx, core.Container{ID: container}); err != nil {
 				t.Fatal(err)
 			}
-			if err := s.DeleteImage(ctx, base, ""); err != nil {
+			if err := deleteImages(ctx, s, base); err != nil {
 				t.Fatal(err)
 			}
 			if b := mustImage(t, f.Snapshot(), base); !b.ReadOnly {
 				t.Errorf("base is left as %+v", b)
 			}
 			for name, err := range map[string]error{
-				"delete": s.DeleteImage(ctx, base, ""),
+				"delete": deleteImages(ctx, s, base),
 				"untag":  s.RemoveNames(ctx, base, baseImage.Names),
 			} {
 				if !errors.Is(err, core.ErrReadOnly) {
 					t.Errorf("%s in the additional store: %v", name, err)
 				}
 			}
-			if err := s.DeleteImage(ctx, child, ""); err != nil {
+			if err := deleteImages(ctx, s, child); err != nil {
 				t.Errorf("delete an image over an additional store's layer: %v", err)
 			}
 			f.Clean()

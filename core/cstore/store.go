@@ -36,8 +36,6 @@ type Store struct {
 	configsMu sync.Mutex
 	configs   map[configKey]imageConfig
 
-	mounts mounts
-
 	// step is Options.Step.
 	step func(name string)
 }

@@ -84,7 +84,7 @@ func TestDamagedRecords(t *testing.T) {
 					t.Errorf("deletion goes on: %s", out)
 				}
 				if name == "empty" {
-					if err := s.DeleteImage(context.Background(), image, ""); !errors.Is(err, core.ErrStoreUnavailable) {
+					if err := deleteImages(context.Background(), s, image); !errors.Is(err, core.ErrStoreUnavailable) {
 						t.Errorf("the open store's word: %v", err)
 					}
 				}
@@ -208,8 +208,8 @@ func TestFullDisk(t *testing.T) {
 	}
 
 	for name, do := range map[string]func() error{
-		"delete container": func() error { return s.DeleteContainer(ctx, container) },
-		"delete image":     func() error { return s.DeleteImage(ctx, spare, "") },
+		"delete container": func() error { return s.DeleteContainer(ctx, core.Container{ID: container}) },
+		"delete image":     func() error { return deleteImages(ctx, s, spare) },
 		"untag":            func() error { return s.RemoveNames(ctx, spare, []string{"localhost/spare:latest"}) },
 	} {
 		for range 2 { // The second time must not say that it is gone.
@@ -267,7 +267,7 @@ func TestCanceled(t *testing.T) {
 	s := f.Open()
 	_, snapshotErr := s.Snapshot(ctx)
 	_, openErr := cstore.Open(ctx, f.Options)
-	for name, err := range map[string]error{"snapshot": snapshotErr, "open": openErr, "delete": s.DeleteContainer(ctx, "x")} {
+	for name, err := range map[string]error{"snapshot": snapshotErr, "open": openErr, "delete": s.DeleteContainer(ctx, core.Container{ID: "x"})} {
 		if !errors.Is(err, context.Canceled) {
 			t.Errorf("%s: %v", name, err)
 		}

@@ -90,6 +90,9 @@ func (i *Inspector) pin(p core.Process) (int, error) {
 // signalAll signals the processes and waits until they are gone or the time is up. It returns those
 // that are left.
 func signalAll(ctx context.Context, victims []victim, signal unix.Signal, most time.Duration) ([]victim, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, fmt.Errorf("end %s: %w", names(victims), err)
+	}
 	for _, v := range victims {
 		err := unix.PidfdSendSignal(v.pidfd, signal, nil, 0)
 		if err != nil && !errors.Is(err, unix.ESRCH) {

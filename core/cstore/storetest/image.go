@@ -143,6 +143,19 @@ func (f *Fixture) AddImageOver(layer string, names ...string) core.ImageID {
 }
 
 // archive is a tar of files.
+// Tag gives an image one more name.
+func (f *Fixture) Tag(image core.ImageID, name string) {
+	f.t.Helper()
+	f.must(f.lib.AddNames(string(image), []string{name}))
+}
+
+// DeleteRecord deletes an image as an engine does.
+func (f *Fixture) DeleteRecord(image core.ImageID) {
+	f.t.Helper()
+	_, err := f.lib.DeleteImage(string(image), true)
+	f.must(err)
+}
+
 func archive(files map[string]string) []byte {
 	var buffer bytes.Buffer
 	w := tar.NewWriter(&buffer)
