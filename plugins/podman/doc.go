@@ -16,6 +16,10 @@
 // creates its database there. A removal is never forced, so that Podman refuses a container that
 // was started meanwhile; a pod to which containers were added meanwhile is refused here.
 //
+// What changes something is never broken off: where the caller's time ends first, Podman goes on
+// without anybody waiting for it. A container that Podman fails at, because its storage is damaged or
+// another process has it locked, is undetermined, and costs the others nothing.
+//
 // Hazard. Podman writes its record of a new container after the storage container: one younger than
 // [Options.Settling] that Podman does not know yet is nobody's to judge.
 package podman

@@ -23,7 +23,7 @@ func (p *Plugin) Remove(ctx context.Context, store core.StoreInfo, handles []cor
 	for _, pod := range plan.pods {
 		r.pod(ctx, pod)
 	}
-	if len(failed) > 0 && len(r.removed) > 0 {
+	if len(failed) > 0 && len(r.removed) > 0 && ctx.Err() == nil {
 		// What a pod or a later one of the batch still needed can go now.
 		failed = r.containers(ctx, [][]core.ContainerID{slices.Sorted(maps.Keys(failed))})
 	}
@@ -126,7 +126,7 @@ func (r *removal) strangers(ctx context.Context, handles []core.Handle) map[core
 		case there:
 			kept[id] = fmt.Errorf("container %s (%s), which goes along, was not to be removed: %w", rec.Name, id.Short(), core.ErrStillInUse)
 		case !found.absent[id]:
-			kept[id] = fmt.Errorf("look for container %s, which goes along: %w", id.Short(), errNoWord)
+			kept[id] = fmt.Errorf("look for container %s, which goes along: %w", id.Short(), found.silence(id))
 		}
 	}
 	return kept
@@ -211,9 +211,7 @@ func (r *removal) containers(ctx context.Context, levels [][]core.ContainerID) m
 	failed := make(map[core.ContainerID]error)
 	for _, ids := range levels {
 		removed, refused := r.plugin.engine.remove(ctx, r.store, ids)
-		for id := range removed {
-			r.removed[id] = r.removed[id] || removed[id]
-		}
+		maps.Copy(r.removed, removed)
 		maps.Copy(failed, refused)
 	}
 	return failed
