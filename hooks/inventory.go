@@ -55,7 +55,9 @@ func (r *Registry) Inventories(ctx context.Context, store core.StoreInfo, contai
 	return inventories
 }
 
-func absent(err error) bool { return errors.Is(err, exec.ErrNotFound) || errors.Is(err, fs.ErrNotExist) }
+func absent(err error) bool {
+	return errors.Is(err, exec.ErrNotFound) || errors.Is(err, fs.ErrNotExist)
+}
 
 func take(ctx context.Context, e Entry, l Lister, store core.StoreInfo) core.Inventory {
 	inventory := core.Inventory{Engine: e.Name}
