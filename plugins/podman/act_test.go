@@ -172,6 +172,13 @@ func TestRemoveNothingUnnamed(t *testing.T) {
 			t.Errorf("pods left: %q", pods)
 		}
 
+		// A pod stays whole.
+		unnamed := s.create("--name", "member2", "--pod", "web", "localhost/bb", "true")
+		for _, o := range p.Remove(context.Background(), s.store, s.handles(p, infra, member)) {
+			refused(o, unnamed)
+		}
+		s.podman("rm", "member2")
+
 		// A claim that leaves out the last of the chain does not let it go unseen.
 		handles := s.handles(p, base, sharer)
 		for i := range handles {
@@ -196,21 +203,25 @@ func TestPod(t *testing.T) {
 		for _, name := range []string{"web", "other"} {
 			s.podman("pod", "create", "--name", name, "--infra-image", "localhost/bb", "--infra-command", "sleep 1000")
 		}
-		member := s.run(append([]string{"--name", "member", "--pod", "web"}, deaf...)...)
+		member := s.run(append([]string{"--name", "member", "--pod", "web", "-v", "/anonymous"}, deaf...)...)
+		idle := s.create("--name", "idle", "--pod", "web", "-v", "/anonymous", "localhost/bb", "true")
 		s.run("--name", "bystander", "--pod", "other", "localhost/bb", "sleep", "1000")
 		var infra core.ContainerID
 		for id, c := range s.claim(p) {
-			if c.Group == "web" && id != member {
+			if c.Group == "web" && id != member && id != idle {
 				infra = id
 			}
 		}
 
 		// As long as a member runs, the pod is refused and stays whole.
-		outcomes := p.Remove(context.Background(), s.store, s.handles(p, infra, member))
+		outcomes := p.Remove(context.Background(), s.store, s.handles(p, infra, member, idle))
 		for _, o := range outcomes {
 			if !errors.Is(o.Err, core.ErrStillInUse) {
 				t.Errorf("removed while it runs: %+v", o)
 			}
+		}
+		if states := s.states(); states["member"] != "running" || states["idle"] != "created" {
+			t.Errorf("the states are %v", states)
 		}
 		s.succeeded(p.Stop(context.Background(), s.store, s.handles(p, infra), time.Second), 1)
 		if state := s.states()["member"]; state != "exited" && state != "stopped" {
@@ -218,15 +229,28 @@ func TestPod(t *testing.T) {
 		}
 
 		// A container that joined since the claim was not seen by anybody.
-		handles := s.handles(p, infra, member)
+		handles := s.handles(p, infra, member, idle)
 		joined := s.create("--name", "joined", "--pod", "web", "localhost/bb", "true")
 		for _, o := range p.Remove(context.Background(), s.store, handles) {
 			if !errors.Is(o.Err, core.ErrPlanStale) {
 				t.Errorf("the pod has grown: %+v", o)
 			}
 		}
-		s.succeeded(p.Remove(context.Background(), s.store, s.handles(p, infra, member, joined)), 3)
-		s.gone(infra, member, joined)
+
+		// A pod that was started since is refused, though Podman itself would kill an infra container.
+		handles = s.handles(p, infra, member, idle, joined)
+		s.podman("start", string(infra))
+		for _, o := range p.Remove(context.Background(), s.store, handles) {
+			if !errors.Is(o.Err, core.ErrStillInUse) {
+				t.Errorf("an infra container that runs: %+v", o)
+			}
+		}
+		s.podman("stop", "-t", "0", string(infra))
+		s.succeeded(p.Remove(context.Background(), s.store, s.handles(p, infra, member, idle, joined)), 4)
+		s.gone(infra, member, idle, joined)
+		if volumes := strings.Fields(s.podman("volume", "ls", "-q")); len(volumes) != 2 {
+			t.Errorf("of two anonymous volumes, which podman rmi --force keeps, there are %v", volumes)
+		}
 		if pods := s.podman("pod", "ps", "--format", "{{.Name}}"); pods != "other" {
 			t.Errorf("pods left: %q", pods)
 		}
@@ -234,6 +258,48 @@ func TestPod(t *testing.T) {
 			t.Errorf("the bystander is %s", state)
 		}
 	})
+}
+
+// TestPodsUnlisted: where the pods cannot be asked for, they stay whole.
+func TestPodsUnlisted(t *testing.T) {
+	everyGeneration(t, func(t *testing.T, s *scene) {
+		s.podman("pod", "create", "--name", "web", "--infra-image", "localhost/bb", "--infra-command", "sleep 1000")
+		member := s.create("--name", "member", "--pod", "web", "localhost/bb", "true")
+		other := s.create("--name", "other", "localhost/bb", "true")
+		infra := core.ContainerID(s.podman("ps", "-a", "--no-trunc", "-q", "--filter", "name=infra"))
+		handles := s.handles(s.cli(), infra, member, other)
+		for _, o := range s.failing(`*" pod ps "*`).Remove(context.Background(), s.store, handles) {
+			if (o.Container == other) != (o.Err == nil) {
+				t.Errorf("%+v", o)
+			}
+			if o.Err != nil && !strings.Contains(o.Err.Error(), "database is locked") {
+				t.Error(o.Err)
+			}
+		}
+		s.gone(other)
+		if states := s.states(); len(states) != 2 {
+			t.Errorf("left are %v", states)
+		}
+	})
+}
+
+// TestUnpauseOneByOne: one paused container that Podman stumbles over costs the others nothing.
+func TestUnpauseOneByOne(t *testing.T) {
+	s := newScene(t, generations()[0])
+	a, b := s.run("--name", "a", "localhost/bb", "sleep", "1000"), s.run("--name", "b", "localhost/bb", "sleep", "1000")
+	s.podman("pause", "a", "b")
+	handles := s.handles(s.cli(), a, b)
+	s.succeeded(s.failing(`*" unpause "*" "????*`).Stop(context.Background(), s.store, handles, 0), 2)
+	if states := s.states(); states["a"] != "exited" || states["b"] != "exited" {
+		t.Errorf("the states are %v", states)
+	}
+}
+
+// failing is a plugin whose podman fails where its arguments match a pattern of the shell's.
+func (s *scene) failing(pattern string) *podman.Plugin {
+	s.t.Helper()
+	script := "case \" $* \" in " + pattern + ") echo 'Error: database is locked' >&2; exit 125;; esac\nexec " + s.generation.podman + ` "$@"`
+	return s.plugin(podman.Options{Command: fakePodman(s.t, script), TmpDir: s.tmpdir, Env: s.env, Settling: -1})
 }
 
 func TestMemberAlone(t *testing.T) {
