@@ -11,11 +11,18 @@ import (
 	"github.com/unmoor/unmoor/core"
 )
 
+// The time of a call grows with its batch: each is what one container may take, and atOnce is how many
+// an engine stops side by side, at least.
+const (
+	each   = 200 * time.Millisecond
+	atOnce = 8
+)
+
 // Stop has the owner stop its containers.
 func (r *Registry) Stop(ctx context.Context, owner string, store core.StoreInfo, handles []core.Handle, grace time.Duration) []core.Outcome {
 	grace = max(grace, 0)
 	return r.act(ctx, "stop", owner, handles, func(e Entry) (time.Duration, action) {
-		return grace + e.StopMargin, func(ctx context.Context, handles []core.Handle) []core.Outcome {
+		return stopTime(grace, len(handles)) + e.StopMargin, func(ctx context.Context, handles []core.Handle) []core.Outcome {
 			return e.Plugin.Stop(ctx, store, handles, grace)
 		}
 	})
@@ -23,12 +30,18 @@ func (r *Registry) Stop(ctx context.Context, owner string, store core.StoreInfo,
 
 // Remove has the owner remove its containers.
 func (r *Registry) Remove(ctx context.Context, owner string, store core.StoreInfo, handles []core.Handle) []core.Outcome {
-	const each = 200 * time.Millisecond
 	return r.act(ctx, "remove", owner, handles, func(e Entry) (time.Duration, action) {
 		return e.RemoveTimeout + time.Duration(len(handles))*each, func(ctx context.Context, handles []core.Handle) []core.Outcome {
 			return e.Plugin.Remove(ctx, store, handles)
 		}
 	})
+}
+
+// stopTime is what a batch may take for its grace periods and the work between them.
+func stopTime(grace time.Duration, n int) time.Duration {
+	const most = 1000 * time.Hour // what follows cannot overflow
+	rounds := 1 + float64(n)/atOnce
+	return time.Duration(min(float64(grace)*rounds+float64(each)*float64(n), float64(most)))
 }
 
 type action func(ctx context.Context, handles []core.Handle) []core.Outcome

@@ -81,3 +81,28 @@ func TestUnknownOwner(t *testing.T) {
 		}
 	}
 }
+
+// TestTimeOfAStop: the bound grows with the batch, since an engine has only so many workers.
+func TestTimeOfAStop(t *testing.T) {
+	for n, least := range map[int]time.Duration{1: 15 * time.Second, 36: 60 * time.Second, 400: 500 * time.Second} {
+		var left time.Duration
+		p := fake{stop: func(ctx context.Context, _ []core.Handle, _ time.Duration) []core.Outcome {
+			end, _ := ctx.Deadline()
+			left = time.Until(end)
+			return nil
+		}}
+		registry(t, entry("podman", p)).Stop(context.Background(), "podman", core.StoreInfo{}, make([]core.Handle, n), 10*time.Second)
+		if left < least-time.Second || left > 2*least {
+			t.Errorf("%d containers have %s", n, left)
+		}
+	}
+	var bounded bool
+	p := fake{stop: func(ctx context.Context, _ []core.Handle, _ time.Duration) []core.Outcome {
+		bounded = ctx.Err() == nil
+		return nil
+	}}
+	registry(t, entry("podman", p)).Stop(context.Background(), "podman", core.StoreInfo{}, make([]core.Handle, 1<<16), 200*365*24*time.Hour)
+	if !bounded {
+		t.Error("an endless grace period leaves no time at all")
+	}
+}

@@ -67,8 +67,10 @@ type Entry struct {
 	// A required plugin cannot be ignored.
 	WhenUnavailable WhenUnavailable
 	// ClaimTimeout bounds a call of Claim, Pins or Describe, RemoveTimeout one of Remove; StopMargin is
-	// what a call of Stop may take beyond the grace period. Zero is the default. Remove is given
-	// another 200 ms for each container of its batch.
+	// what a call of Stop may take beyond the grace period. Zero is the default. Stop and Remove are
+	// given another 200 ms for each container of their batch, and Stop another grace period for every
+	// eight: an engine may have no more workers. The end of that time ends the waiting; an engine that
+	// is at work is not to be broken off.
 	ClaimTimeout  time.Duration
 	StopMargin    time.Duration
 	RemoveTimeout time.Duration

@@ -204,7 +204,7 @@ func TestOrder(t *testing.T) {
 	boot := time.Now().Add(-time.Hour)
 	s := &scan{at: time.Now(), boot: boot, described: make(map[[2]uint64]core.Process)}
 	builder := func(after time.Duration, state byte) {
-		s.actors = []*actor{{process{pid: 7, start: uint64(after / (time.Second / ticks)), state: state}, invocation{verb: "build", makes: true}}}
+		s.actors = []*actor{{process{pid: 7, start: uint64(after / (time.Second / ticks)), state: state}, invocation{verb: "build", makes: true}, true}}
 	}
 	c := core.Container{ID: "x", Volatile: true}
 	for name, scene := range map[string]struct {

@@ -17,6 +17,8 @@ import (
 type actor struct {
 	process
 	invocation
+	// certain is whether it works on the store without a doubt.
+	certain bool
 }
 
 // word is the command that the process runs, for people.
@@ -89,6 +91,7 @@ func (p *Plugin) look(store core.StoreInfo, containers []core.Container) (*scan,
 			roots[pid] = true
 		}
 		if (a.makes || len(a.named) > 0 || len(a.mentioned) > 0) && to.mayBe(pid, a.invocation) {
+			a.certain = len(a.named) > 0 && to.certain(pid, a.invocation)
 			s.actors = append(s.actors, a)
 			byPID[pid], roots[pid] = a, true
 		}
@@ -242,11 +245,12 @@ func (s *scan) older(a *actor, c core.Container) bool {
 	return c.Created.IsZero() || !a.started(s.boot).After(c.Created.Add(slack))
 }
 
-// workers are the processes that work in the container by their command line, and those that may.
+// workers are the processes that work in the container by their command line, and those that may: for
+// one, since their store may be another one, with a container of the same name.
 func (s *scan) workers(c core.Container, taken func(name string) bool) (sure, perhaps []*actor) {
 	for _, a := range s.actors {
 		switch {
-		case slices.ContainsFunc(a.named, func(w string) bool { return isName(c, w, taken, 12) }):
+		case a.certain && slices.ContainsFunc(a.named, func(w string) bool { return isName(c, w, taken, 12) }):
 			sure = append(sure, a)
 		case slices.ContainsFunc(a.named, func(w string) bool { return isName(c, w, taken, 1) }),
 			slices.ContainsFunc(a.mentioned, func(w string) bool { return isName(c, w, taken, 3) }):

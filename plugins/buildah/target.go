@@ -3,12 +3,10 @@ package buildah
 import (
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"strings"
 
-	"github.com/BurntSushi/toml"
 	"golang.org/x/sys/unix"
 
 	"github.com/unmoor/unmoor/core"
@@ -47,6 +45,25 @@ func (t target) mayBe(pid int, inv invocation) bool {
 	return t.byDefault(pid) != no
 }
 
+// certain is whether a process with this command line works on the store without a doubt. Where a
+// word of its own names the store, that one does; else the one place that the library would choose.
+func (t target) certain(pid int, inv invocation) bool {
+	switch {
+	case !t.ok:
+		return false
+	case inv.root != "":
+		return t.shows(pid, inv.root) == yes
+	case len(inv.rootWords) > 0:
+		return false
+	}
+	s, err := readSettings(pid)
+	if err != nil {
+		return false
+	}
+	place, ok := s.place()
+	return ok && t.shows(pid, place) == yes
+}
+
 // answer has three values, the zero value being that it cannot be told.
 type answer int
 
@@ -80,45 +97,18 @@ func (t target) shows(pid int, path string) answer {
 
 // byDefault is whether the process opens the store when it is told of none: by its environment, the
 // storage.conf files and the library's defaults (containers/storage v1.59.1, types/options.go). All
-// places are tried, whether or not the library would look at them.
+// places are tried, whether or not the library would look at them, but where the environment names
+// the one storage.conf and that the graph root.
 func (t target) byDefault(pid int) answer {
-	env, err := environment(pid)
+	s, err := readSettings(pid)
 	if err != nil {
 		if gone(err) {
 			return no
 		}
 		return unclear
 	}
-	home := env["HOME"]
-	data, config := env["XDG_DATA_HOME"], env["XDG_CONFIG_HOME"]
-	if data == "" {
-		data = home + "/.local/share"
-	}
-	if config == "" {
-		config = home + "/.config"
-	}
-	places := []string{"/var/lib/containers/storage", data + "/containers/storage"}
-	files := []string{"/etc/containers/storage.conf", "/usr/share/containers/storage.conf",
-		config + "/containers/storage.conf"}
-	if override := env["CONTAINERS_STORAGE_CONF"]; override != "" {
-		files = []string{override}
-	}
-	for _, file := range files {
-		found, err := readConf(pid, file)
-		if err != nil && !errors.Is(err, unix.ENOENT) {
-			return unclear
-		}
-		for _, place := range found {
-			places = append(places, os.Expand(place, func(name string) string {
-				if name == "UID" {
-					return uidOf(pid)
-				}
-				return env[name]
-			}))
-		}
-	}
 	doubt := no
-	for _, place := range places {
+	for _, place := range s.places() {
 		switch t.shows(pid, place) {
 		case yes:
 			return yes
@@ -127,7 +117,7 @@ func (t target) byDefault(pid int) answer {
 		case no:
 		}
 	}
-	if doubt == no && t.store.Default && t.shares(pid) && env["CONTAINERS_STORAGE_CONF"] == "" {
+	if doubt == no && t.store.Default && t.shares(pid) && s.override == "" {
 		// Our reading of the files and the library's differ, or it is another user's.
 		doubt = unclear
 	}
@@ -187,38 +177,4 @@ func environment(pid int) (map[string]string, error) {
 		}
 	}
 	return env, nil
-}
-
-// readConf reads the graph roots that a storage.conf names.
-func readConf(pid int, path string) ([]string, error) {
-	fd, err := openIn(pid, path, unix.O_RDONLY|unix.O_NONBLOCK)
-	if err != nil {
-		return nil, err
-	}
-	f := os.NewFile(uintptr(fd), path)
-	defer f.Close() // only read
-	b, err := io.ReadAll(io.LimitReader(f, 1<<20))
-	if err != nil {
-		return nil, err
-	}
-	return parseConf(string(b))
-}
-
-func parseConf(text string) ([]string, error) {
-	var conf struct {
-		Storage struct {
-			GraphRoot string `toml:"graphroot"`
-			Rootless  string `toml:"rootless_storage_path"`
-		} `toml:"storage"`
-	}
-	if _, err := toml.Decode(text, &conf); err != nil {
-		return nil, fmt.Errorf("read storage.conf: %w", err)
-	}
-	var places []string
-	for _, place := range []string{conf.Storage.GraphRoot, conf.Storage.Rootless} {
-		if place != "" {
-			places = append(places, place)
-		}
-	}
-	return places, nil
 }

@@ -165,22 +165,29 @@ func (a *api) inspect(ctx context.Context, _ core.StoreInfo, ids []core.Containe
 	failed := each(ids, apiConnections, func(id core.ContainerID) error {
 		body, err := a.call(ctx, http.MethodGet, "/containers/"+string(id)+"/json", nil, "inspect container "+id.Short())
 		var answer *apiError
-		if errors.As(err, &answer) && answer.absent(causeNoContainer) {
+		said := errors.As(err, &answer)
+		if err == nil {
+			r, err := parseRecord(body)
+			if err != nil {
+				return err
+			}
 			mu.Lock()
 			defer mu.Unlock()
-			all.absent[id] = true
+			all.records[r.ID] = r
 			return nil
-		}
-		if err != nil {
-			return err
-		}
-		r, err := parseRecord(body)
-		if err != nil {
-			return err
 		}
 		mu.Lock()
 		defer mu.Unlock()
-		all.records[r.ID] = r
+		switch {
+		case said && answer.absent(causeNoContainer):
+			all.absent[id] = true
+		case said && answer.Cause != "":
+			all.broken[id] = err
+		case errors.Is(context.Cause(ctx), errSlow):
+			all.broken[id] = fmt.Errorf("inspect container %s: %w", id.Short(), errSlow)
+		default:
+			return err
+		}
 		return nil
 	})
 	for _, err := range failed {

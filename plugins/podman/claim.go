@@ -105,8 +105,8 @@ func (p *Plugin) survey(ctx context.Context, store core.StoreInfo, containers []
 }
 
 // others are containers of the store beyond the batch that may be Podman's: one of them may need
-// one of the batch. A store whose directory cannot be read has none that we know of; then Podman
-// itself refuses to remove what others need.
+// one of the batch. A store whose directory cannot be read has none that we know of, and one that
+// Podman fails at needs none that we know of; then Podman itself refuses to remove what others need.
 func others(store core.StoreInfo, containers []core.Container) []core.ContainerID {
 	asked := make(map[core.ContainerID]bool, len(containers))
 	for _, c := range containers {
@@ -130,33 +130,6 @@ func others(store core.StoreInfo, containers []core.Container) []core.ContainerI
 		more = append(more, id)
 	}
 	return more
-}
-
-// inspect asks again where Podman as a whole could not answer: a container that vanishes while it
-// is inspected makes it fail.
-func (p *Plugin) inspect(ctx context.Context, store core.StoreInfo, ids []core.ContainerID) (inspection, error) {
-	const attempts = 3
-	var err error
-	for n := range attempts {
-		if n > 0 {
-			select {
-			case <-ctx.Done():
-				return inspection{}, err
-			case <-time.After(50 * time.Millisecond):
-			}
-		}
-		var found inspection
-		found, err = p.engine.inspect(ctx, store, ids)
-		if err == nil {
-			return found, nil
-		}
-		var exit *exitError
-		var answer *apiError
-		if !errors.As(err, &exit) && !errors.As(err, &answer) {
-			return inspection{}, err
-		}
-	}
-	return inspection{}, err
 }
 
 // resolve finds the image that a container mounts, by the name that its user wrote. A container
@@ -185,8 +158,15 @@ func (s *survey) claim(c core.Container) core.Claim {
 	if v, ok := s.volumes[c.ID]; ok {
 		return s.claimVolume(c.ID, v)
 	}
+	if err := s.broken[c.ID]; err != nil {
+		why := err.Error()
+		if !errors.Is(err, errSlow) {
+			why += fmt.Sprintf(` (mend it, or have podman forget it with "podman rm -f %s")`, c.ID.Short())
+		}
+		return s.unsure(c.ID, why)
+	}
 	if !s.absent[c.ID] {
-		return s.unsure(c.ID, "podman did not say whether it knows the container")
+		return s.unsure(c.ID, errNoWord.Error())
 	}
 	if age := s.now.Sub(c.Created); !c.Created.IsZero() && age < s.plugin.settling {
 		return s.unsure(c.ID, fmt.Sprintf("podman does not know it, but it is %s old, and podman may be about to record it",

@@ -16,8 +16,9 @@ import (
 	"github.com/unmoor/unmoor/plugins/podman"
 )
 
-func TestClaim(t *testing.T) {
-	s := newScene(t)
+func TestClaim(t *testing.T) { everyGeneration(t, testClaim) }
+
+func testClaim(t *testing.T, s *scene) {
 	s.image("localhost/other")
 	running := s.run("--name", "running", "--label", "PODMAN_SYSTEMD_UNIT=running.service", "localhost/bb", "sleep", "1000")
 	created := s.create("--name", "created", "localhost/bb", "sleep", "1000")
@@ -319,11 +320,10 @@ func TestAddress(t *testing.T) {
 }
 
 func TestDescribe(t *testing.T) {
-	s := newScene(t)
-	for _, m := range modes {
-		d, err := m.plugin(s).Describe(context.Background())
+	everywhere(t, func(t *testing.T, s *scene, p *podman.Plugin) {
+		d, err := p.Describe(context.Background())
 		if err != nil || d.Name != podman.Name || d.EngineVersion == "" || len(d.Hints) == 0 {
-			t.Errorf("%s: %+v, %v", m.name, d, err)
+			t.Errorf("%+v, %v", d, err)
 		}
-	}
+	})
 }

@@ -42,9 +42,14 @@ func newCLI(o Options) *cli {
 	return &cli{command: command, extra: slices.Clone(o.ExtraArgs), tmpDir: o.TmpDir, env: slices.Clone(o.Env)}
 }
 
-// podman runs a subcommand on the store.
+// podman runs a subcommand on the store that only reads.
 func (c *cli) podman(ctx context.Context, store core.StoreInfo, global []string, what string, args ...string) (output, error) {
 	return run(ctx, c.command, c.env, "podman "+what, slices.Concat(c.options(store), global, args)...)
+}
+
+// change runs a subcommand on the store that changes something.
+func (c *cli) change(ctx context.Context, store core.StoreInfo, global []string, what string, args ...string) (output, error) {
+	return change(ctx, c.command, c.env, "podman "+what, slices.Concat(c.options(store), global, args)...)
 }
 
 // options say which store is meant. Podman finds its database below the graph root, and takes the
@@ -145,13 +150,13 @@ func (c *cli) pods(ctx context.Context, store core.StoreInfo) ([]pod, error) {
 
 func (c *cli) unpause(ctx context.Context, store core.StoreInfo, ids []core.ContainerID) {
 	for chunk := range slices.Chunk(ids, maxIDs) {
-		if _, err := c.podman(ctx, store, nil, "unpause", append([]string{"unpause"}, texts(chunk)...)...); err == nil {
+		if _, err := c.change(ctx, store, nil, "unpause", append([]string{"unpause"}, texts(chunk)...)...); err == nil {
 			continue
 		}
 		// One that vanished makes it give up on all of them.
 		for _, id := range chunk {
 			// The stop that follows reports what is still paused.
-			_, _ = c.podman(ctx, store, nil, "unpause", "unpause", string(id))
+			_, _ = c.change(ctx, store, nil, "unpause", "unpause", string(id))
 		}
 	}
 }
@@ -161,7 +166,7 @@ func (c *cli) stop(ctx context.Context, store core.StoreInfo, records []record, 
 	for chunk := range slices.Chunk(idsOf(records), maxIDs) {
 		workers := "--max-workers=" + strconv.Itoa(min(len(chunk), maxWorkers))
 		args := append([]string{"stop", "--ignore", "--time", strconv.Itoa(seconds(grace))}, texts(chunk)...)
-		out, err := c.podman(ctx, store, []string{workers}, "stop", args...)
+		out, err := c.change(ctx, store, []string{workers}, "stop", args...)
 		blame(failed, chunk, parseLines(out.stdout), err)
 	}
 	return failed
@@ -174,10 +179,12 @@ func (c *cli) remove(ctx context.Context, store core.StoreInfo, ids []core.Conta
 	workers := "--max-workers=" + strconv.Itoa(removers())
 	for chunk := range slices.Chunk(ids, maxIDs) {
 		// Without --ignore an unknown ID makes it give up on all of them.
-		out, err := c.podman(ctx, store, []string{workers}, "rm", append([]string{"rm", "--ignore"}, texts(chunk)...)...)
+		out, err := c.change(ctx, store, []string{workers}, "rm", append([]string{"rm", "--ignore"}, texts(chunk)...)...)
 		done := parseLines(out.stdout)
 		for _, id := range chunk {
-			removed[id] = removed[id] || done[id]
+			if done[id] {
+				removed[id] = true
+			}
 		}
 		blame(failed, chunk, done, err)
 	}
@@ -185,12 +192,12 @@ func (c *cli) remove(ctx context.Context, store core.StoreInfo, ids []core.Conta
 }
 
 func (c *cli) removePod(ctx context.Context, store core.StoreInfo, id string) error {
-	_, err := c.podman(ctx, store, nil, "pod rm", "pod", "rm", "--ignore", id)
+	_, err := c.change(ctx, store, nil, "pod rm", "pod", "rm", "--ignore", id)
 	return err
 }
 
 func (c *cli) removeVolume(ctx context.Context, store core.StoreInfo, name string) error {
-	_, err := c.podman(ctx, store, nil, "volume rm", "volume", "rm", "--", name)
+	_, err := c.change(ctx, store, nil, "volume rm", "volume", "rm", "--", name)
 	var exit *exitError
 	if errors.As(err, &exit) && strings.Contains(string(exit.stderr), "no such volume") {
 		return nil

@@ -14,7 +14,12 @@
 // not Podman's or Podman says in so many words that there is no such container. Podman is not run
 // at all where no container looks like its own, since running it on a store that it never saw
 // creates its database there. A removal is never forced, so that Podman refuses a container that
-// was started meanwhile; a pod to which containers were added meanwhile is refused here.
+// was started meanwhile. It does not refuse an infra container: that one is looked at just before, and
+// refused here where it runs, as is a pod to which containers were added meanwhile.
+//
+// What changes something is never broken off: where the caller's time ends first, Podman goes on
+// without anybody waiting for it. A container that Podman fails at, because its storage is damaged or
+// another process has it locked, is undetermined, and costs the others nothing.
 //
 // Hazard. Podman writes its record of a new container after the storage container: one younger than
 // [Options.Settling] that Podman does not know yet is nobody's to judge.

@@ -15,6 +15,7 @@ type engine interface {
 	version(ctx context.Context) (string, error)
 	// serves makes sure that Podman's store is the one in question.
 	serves(ctx context.Context, store core.StoreInfo) error
+	// inspect has an error where Podman could not answer, be it for the sake of a single container.
 	inspect(ctx context.Context, store core.StoreInfo, ids []core.ContainerID) (inspection, error)
 	// imageID finds the image that a name means. errNoImage where there is none.
 	imageID(ctx context.Context, store core.StoreInfo, name string) (core.ImageID, error)
@@ -25,6 +26,7 @@ type engine interface {
 	list(ctx context.Context, store core.StoreInfo) ([]listed, error)
 	// unpause goes as far as it can; stop then says what is wrong.
 	unpause(ctx context.Context, store core.StoreInfo, ids []core.ContainerID)
+	// What changes something, from here on, is not broken off: the end of ctx ends the waiting for it.
 	// stop and remove have an error for every container that may not be stopped or gone. removed
 	// are the containers that this very call took away.
 	stop(ctx context.Context, store core.StoreInfo, records []record, grace time.Duration) (failed map[core.ContainerID]error)
@@ -36,18 +38,6 @@ type engine interface {
 
 // errNoImage: no image has that name.
 var errNoImage = errors.New("no such image")
-
-// inspection is what Podman says of containers. What is neither in records nor in absent could not
-// be found out.
-type inspection struct {
-	records map[core.ContainerID]record
-	// absent are those of which Podman said that there is no such container.
-	absent map[core.ContainerID]bool
-}
-
-func newInspection() inspection {
-	return inspection{records: make(map[core.ContainerID]record), absent: make(map[core.ContainerID]bool)}
-}
 
 // seconds is a grace period as Podman counts it, rounded up.
 func seconds(grace time.Duration) int {

@@ -10,21 +10,20 @@ import (
 )
 
 // Remove removes the containers and those that go along with them: first the ones that others do
-// not need, a pod with its infra container, a volume after the containers that mount it. Nothing is
-// forced. Podman's refusal of a container that runs again wraps core.ErrStillInUse. Anonymous
-// volumes stay, as with "podman rmi --force".
+// not need, a pod with its infra container once that is alone, a volume after the containers that
+// mount it. Nothing is forced. Podman's refusal of a container that runs again wraps
+// core.ErrStillInUse. Anonymous volumes stay, as with "podman rmi --force": "podman pod rm" would take
+// those of the pod's containers (4.3.1, 5.4.2).
 //
 // Nothing goes but what the handles name: one whose company is still there without a handle of its
-// own is refused with core.ErrStillInUse.
+// own is refused with core.ErrStillInUse. A pod goes whole or not at all, but for what Podman refuses
+// on the way.
 func (p *Plugin) Remove(ctx context.Context, store core.StoreInfo, handles []core.Handle) []core.Outcome {
 	r := &removal{plugin: p, store: store, outcomes: newOutcomes(handles), removed: make(map[core.ContainerID]bool)}
 	plan := r.sort(ctx, r.accept(ctx, handles))
 	failed := r.containers(ctx, plan.levels)
-	for _, pod := range plan.pods {
-		r.pod(ctx, pod)
-	}
-	if len(failed) > 0 && len(r.removed) > 0 {
-		// What a pod or a later one of the batch still needed can go now.
+	if len(failed) > 0 && len(r.removed) > 0 && ctx.Err() == nil {
+		// What a later one of the batch still needed can go now.
 		failed = r.containers(ctx, [][]core.ContainerID{slices.Sorted(maps.Keys(failed))})
 	}
 	if len(failed) > 0 {
@@ -35,6 +34,7 @@ func (p *Plugin) Remove(ctx context.Context, store core.StoreInfo, handles []cor
 			r.outcomes.fail(err, id)
 		}, r.outcomes.failOne)
 	}
+	r.pods(ctx, plan.pods)
 	for _, v := range plan.volumes {
 		if err := p.engine.removeVolume(ctx, store, v.name); err != nil {
 			r.outcomes.fail(err, v.id)
@@ -70,7 +70,7 @@ type order struct {
 type podRemoval struct {
 	id    string
 	infra core.ContainerID
-	// members as the claim had them, the infra container included.
+	// members as the claim had them, and as they are now, the infra container included.
 	members map[core.ContainerID]bool
 }
 
@@ -85,15 +85,24 @@ func (r *removal) accept(ctx context.Context, handles []core.Handle) []core.Hand
 	kept := r.strangers(ctx, handles)
 	for again := len(kept) > 0; again; {
 		again = false
-		for i, h := range handles {
-			id := h.Container.ID
+		keep := func(id core.ContainerID, why error) {
+			if kept[id] == nil {
+				kept[id], again = why, true
+			}
+		}
+		for _, h := range handles {
 			for _, along := range h.Claim.TakesAlong {
-				if why := kept[along]; why != nil && kept[id] == nil {
-					kept[id], r.outcomes.list[i].Err = why, why
-					again = true
+				switch {
+				case kept[along] != nil:
+					keep(h.Container.ID, kept[along])
+				case kept[h.Container.ID] != nil && parseRevision(h.Claim.Revision).pod != "":
+					keep(along, kept[h.Container.ID]) // the pod stays whole
 				}
 			}
 		}
+	}
+	for i, h := range handles {
+		r.outcomes.list[i].Err = kept[h.Container.ID]
 	}
 	return slices.DeleteFunc(slices.Clone(handles), func(h core.Handle) bool { return kept[h.Container.ID] != nil })
 }
@@ -126,37 +135,36 @@ func (r *removal) strangers(ctx context.Context, handles []core.Handle) map[core
 		case there:
 			kept[id] = fmt.Errorf("container %s (%s), which goes along, was not to be removed: %w", rec.Name, id.Short(), core.ErrStillInUse)
 		case !found.absent[id]:
-			kept[id] = fmt.Errorf("look for container %s, which goes along: %w", id.Short(), errNoWord)
+			kept[id] = fmt.Errorf("look for container %s, which goes along: %w", id.Short(), found.silence(id))
 		}
 	}
 	return kept
 }
 
-// sort puts the batch in order. A pod that has grown since the claim is refused: its new containers
-// would go unseen.
+// sort puts the batch in order, without the pods that are refused and what is in them.
 func (r *removal) sort(ctx context.Context, handles []core.Handle) order {
 	var o order
 	needed := make(map[core.ContainerID]int) // how many containers go along with each
-	inPod := make(map[core.ContainerID]bool)
 	for _, h := range handles {
 		revision := parseRevision(h.Claim.Revision)
 		id := h.Container.ID
 		switch {
 		case revision.volume != "":
 			o.volumes = append(o.volumes, volumeRemoval{revision.volume, id})
-			inPod[id] = true
 		case revision.pod != "":
-			o.pods = append(o.pods, podRemoval{id: revision.pod, infra: id, members: map[core.ContainerID]bool{id: true}})
+			members := map[core.ContainerID]bool{id: true}
+			for _, along := range h.Claim.TakesAlong {
+				members[along] = true
+			}
+			o.pods = append(o.pods, podRemoval{id: revision.pod, infra: id, members: members})
 		default:
 			needed[id] = len(h.Claim.TakesAlong)
 		}
 	}
-	o.pods = r.confirm(ctx, handles, o.pods, inPod)
+	o.pods = r.confirm(ctx, handles, o.pods, func(id core.ContainerID) { delete(needed, id) })
 	levels := make(map[int][]core.ContainerID)
 	for _, id := range slices.Sorted(maps.Keys(needed)) {
-		if !inPod[id] {
-			levels[needed[id]] = append(levels[needed[id]], id)
-		}
+		levels[needed[id]] = append(levels[needed[id]], id)
 	}
 	for _, n := range slices.Sorted(maps.Keys(levels)) {
 		o.levels = append(o.levels, levels[n])
@@ -164,9 +172,10 @@ func (r *removal) sort(ctx context.Context, handles []core.Handle) order {
 	return o
 }
 
-// confirm asks which containers the pods have now, notes them in inPod, and returns the pods that
-// may go.
-func (r *removal) confirm(ctx context.Context, handles []core.Handle, pods []podRemoval, inPod map[core.ContainerID]bool) []podRemoval {
+// confirm asks which containers the pods have now and what they do, and returns the pods that may go:
+// neither one that has grown since the claim, whose new containers would go unseen, nor one in which
+// something runs again. refused is called with every container of the others.
+func (r *removal) confirm(ctx context.Context, handles []core.Handle, pods []podRemoval, refused func(core.ContainerID)) []podRemoval {
 	if len(pods) == 0 {
 		return nil
 	}
@@ -174,36 +183,84 @@ func (r *removal) confirm(ctx context.Context, handles []core.Handle, pods []pod
 	for _, h := range handles {
 		going[h.Container.ID] = true
 	}
-	present, err := r.plugin.engine.pods(ctx, r.store)
 	var may []podRemoval
+	present, err := r.look(ctx, pods)
 	for _, p := range pods {
-		inPod[p.infra] = true
-		if err != nil {
-			r.outcomes.fail(err, p.infra)
-			continue
-		}
-		i := slices.IndexFunc(present, func(q pod) bool { return q.ID == p.id })
-		if i < 0 {
-			continue // gone
-		}
-		grown := false
-		for _, c := range present[i].Containers {
-			if !going[c.ID] {
-				grown = true
-				r.outcomes.fail(fmt.Errorf("container %s joined pod %s since: %w", c.ID.Short(), present[i].Name, core.ErrPlanStale), p.infra)
+		now, there := present[p.id]
+		why := err
+		for _, id := range slices.Sorted(maps.Keys(now.members)) {
+			p.members[id] = true
+			switch rec := now.members[id]; {
+			case why != nil:
+			case !going[id]:
+				why = fmt.Errorf("pod %s is kept: container %s joined it since: %w", now.name, id.Short(), core.ErrPlanStale)
+			case isLive(rec):
+				why = fmt.Errorf("pod %s is kept: container %s: %w", now.name, id.Short(), stillInUse(rec))
 			}
-			inPod[c.ID] = true
-			p.members[c.ID] = true
 		}
-		if !grown {
+		switch {
+		case why != nil:
+			for id := range p.members {
+				refused(id)
+				r.outcomes.failOne(id, why)
+			}
+		case there:
 			may = append(may, p)
-			continue
-		}
-		for id := range p.members {
-			r.outcomes.fail(fmt.Errorf("pod %s is kept, since it has grown: %w", present[i].Name, core.ErrPlanStale), id)
 		}
 	}
 	return may
+}
+
+// presentPod is a pod as it is now.
+type presentPod struct {
+	name    string
+	members map[core.ContainerID]record
+}
+
+// look asks for the pods, by ID, and the containers in them. A pod that is gone is left out.
+func (r *removal) look(ctx context.Context, pods []podRemoval) (map[string]presentPod, error) {
+	listed, err := r.plugin.engine.pods(ctx, r.store)
+	if err != nil {
+		return nil, err
+	}
+	wanted := make(map[string]bool, len(pods))
+	for _, p := range pods {
+		wanted[p.id] = true
+	}
+	present := make(map[string]presentPod)
+	var ids []core.ContainerID
+	for _, p := range listed {
+		if !wanted[p.ID] {
+			continue
+		}
+		now := presentPod{name: p.Name, members: make(map[core.ContainerID]record)}
+		for _, c := range p.Containers {
+			now.members[c.ID] = record{ID: c.ID}
+			ids = append(ids, c.ID)
+		}
+		present[p.ID] = now
+	}
+	if len(ids) == 0 {
+		return present, nil
+	}
+	found, err := r.plugin.inspect(ctx, r.store, ids)
+	if err != nil {
+		return nil, err
+	}
+	for _, now := range present {
+		for id := range now.members {
+			rec, known := found.records[id]
+			switch {
+			case known:
+				now.members[id] = rec
+			case found.absent[id]:
+				delete(now.members, id)
+			default:
+				return nil, fmt.Errorf("look at container %s of pod %s: %w", id.Short(), now.name, found.silence(id))
+			}
+		}
+	}
+	return present, nil
 }
 
 // containers removes level after level and returns what Podman did not remove.
@@ -211,33 +268,47 @@ func (r *removal) containers(ctx context.Context, levels [][]core.ContainerID) m
 	failed := make(map[core.ContainerID]error)
 	for _, ids := range levels {
 		removed, refused := r.plugin.engine.remove(ctx, r.store, ids)
-		for id := range removed {
-			r.removed[id] = r.removed[id] || removed[id]
-		}
+		maps.Copy(r.removed, removed)
 		maps.Copy(failed, refused)
 	}
 	return failed
 }
 
-// pod removes a pod with its containers.
-func (r *removal) pod(ctx context.Context, p podRemoval) {
-	err := r.plugin.engine.removePod(ctx, r.store, p.id)
-	if err == nil {
-		for id := range p.members {
-			r.removed[id] = true
-		}
+// pods removes pods of which nothing but the infra container is left. They are looked at once more:
+// "podman pod rm" takes stopped containers along, and an infra container even where it runs, if it is
+// alone (4.3.1, 5.4.2).
+func (r *removal) pods(ctx context.Context, pods []podRemoval) {
+	if len(pods) == 0 {
 		return
 	}
-	failed := make(map[core.ContainerID]error)
-	for id := range p.members {
-		failed[id] = err
-	}
-	r.plugin.judge(ctx, r.store, failed, func(id core.ContainerID, rec record, err error) {
-		if isLive(rec) {
-			err = stillInUse(rec)
+	present, err := r.look(ctx, pods)
+	for _, p := range pods {
+		if err != nil {
+			r.outcomes.failOne(p.infra, err)
+			continue
 		}
-		r.outcomes.fail(err, id)
-	}, r.outcomes.failOne)
+		now, there := present[p.id]
+		if !there {
+			continue
+		}
+		var why error
+		for id, rec := range now.members {
+			switch {
+			case id != p.infra:
+				why = fmt.Errorf("pod %s is kept: container %s is in it: %w", now.name, id.Short(), core.ErrStillInUse)
+			case isLive(rec):
+				why = stillInUse(rec)
+			}
+		}
+		if why == nil {
+			why = r.plugin.engine.removePod(ctx, r.store, p.id)
+		}
+		if why != nil {
+			r.outcomes.failOne(p.infra, why)
+			continue
+		}
+		r.removed[p.infra] = true
+	}
 }
 
 // report notes what went, and what went along.

@@ -21,42 +21,78 @@ import (
 
 // scene is a store of its own with a real Podman on it.
 type scene struct {
-	t       *testing.T
-	dir     string
-	command []string
-	env     []string
-	store   core.StoreInfo
-	tmpdir  string
+	t          *testing.T
+	generation generation
+	dir        string
+	command    []string
+	env        []string
+	store      core.StoreInfo
+	tmpdir     string
+}
+
+// generation is one release of Podman.
+type generation struct {
+	name, podman, storage string
+	// conf is what containers.conf needs besides, its [engine] table first.
+	conf string
+}
+
+// generations are the machine's own, and the next one as itest/setup.sh makes it.
+func generations() []generation {
+	cache := os.Getenv("UNMOOR_CACHE")
+	if cache == "" {
+		cache = "/var/cache/unmoor-itest"
+	}
+	native := filepath.Join(cache, "trixie-native")
+	return []generation{
+		{"host", "podman", "containers-storage", ""},
+		{"trixie", filepath.Join(native, "podman"), filepath.Join(native, "containers-storage"), fmt.Sprintf(`conmon_path=[%q]
+helper_binaries_dir=[%q]
+[engine.runtimes]
+runc=[%q]
+`, native+"/conmon", native, native+"/runc")},
+	}
+}
+
+// everyGeneration runs a test on a scene of each.
+func everyGeneration(t *testing.T, test func(t *testing.T, s *scene)) {
+	t.Helper()
+	for _, g := range generations() {
+		t.Run(g.name, func(t *testing.T) { test(t, newScene(t, g)) })
+	}
+}
+
+// everywhere runs a test in each generation through each mode, on a scene of its own.
+func everywhere(t *testing.T, test func(t *testing.T, s *scene, p *podman.Plugin)) {
+	t.Helper()
+	for _, m := range modes {
+		t.Run(m.name, func(t *testing.T) {
+			everyGeneration(t, func(t *testing.T, s *scene) { test(t, s, m.plugin(s)) })
+		})
+	}
 }
 
 // busybox is the statically linked one of Debian's busybox-static.
 const busybox = "/bin/busybox"
 
-// newScene makes a scene with the image localhost/bb, or skips the test. UNMOOR_TEST_PODMAN is
-// another podman to use, such as "chroot DIR podman", and UNMOOR_TEST_PODMAN_DIR a directory that it
-// sees under the same path.
-func newScene(t *testing.T) *scene {
+// newScene makes a scene with the image localhost/bb, or skips the test.
+func newScene(t *testing.T, g generation) *scene {
 	t.Helper()
-	return newSceneOn(t, "overlay")
+	return newSceneOn(t, g, "overlay")
 }
 
-func newSceneOn(t *testing.T, driver string) *scene {
+func newSceneOn(t *testing.T, g generation, driver string) *scene {
 	t.Helper()
 	if os.Getuid() != 0 {
-		t.Skip("not root: podman cannot run containers on a store of its own")
+		skip(t, "not root: podman cannot run containers on a store of its own")
 	}
-	s := &scene{t: t, command: []string{"podman"}}
-	parent := "/var/tmp"
-	if other := os.Getenv("UNMOOR_TEST_PODMAN"); other != "" {
-		s.command = strings.Fields(other)
-		parent = os.Getenv("UNMOOR_TEST_PODMAN_DIR")
-	}
-	for _, needed := range []string{s.command[0], busybox} {
+	s := &scene{t: t, generation: g, command: []string{g.podman}}
+	for _, needed := range []string{g.podman, g.storage, busybox} {
 		if _, err := exec.LookPath(needed); err != nil {
-			skip(t, needed+" is not installed")
+			skip(t, needed+" is not installed: run itest/setup.sh")
 		}
 	}
-	dir, err := os.MkdirTemp(parent, "unmoor-podman-")
+	dir, err := os.MkdirTemp("/var/tmp", "unmoor-podman-")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -75,10 +111,10 @@ runtime="runc"
 cgroup_manager="cgroupfs"
 events_logger="file"
 lock_type="file"
-`), 0o600); err != nil {
+`+g.conf), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	s.env = []string{"CONTAINERS_CONF=" + config, "LC_ALL=C"}
+	s.env = []string{"CONTAINERS_CONF=" + config, "LC_ALL=C", "PODMAN_IGNORE_CGROUPSV1_WARNING=1"}
 	t.Cleanup(s.close)
 	s.image("localhost/bb")
 	return s
@@ -157,6 +193,16 @@ func (s *scene) podman(args ...string) string {
 func (s *scene) try(args ...string) {
 	if out, err := s.cmd(args...).CombinedOutput(); err != nil {
 		s.t.Logf("podman %s: %v: %s", strings.Join(args, " "), err, out)
+	}
+}
+
+// lose deletes a container from the store behind Podman's back.
+func (s *scene) lose(id core.ContainerID) {
+	s.t.Helper()
+	cmd := exec.Command(s.generation.storage, "--graph", s.store.GraphRoot, "--run", s.store.RunRoot,
+		"--storage-driver", s.store.GraphDriver, "delete-container", string(id))
+	if out, err := cmd.CombinedOutput(); err != nil {
+		s.t.Fatalf("delete container %s from the store: %v: %s", id.Short(), err, out)
 	}
 }
 

@@ -2,7 +2,6 @@ package podman
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
@@ -54,7 +53,7 @@ func (p *Plugin) Stop(ctx context.Context, store core.StoreInfo, handles []core.
 		case !ok && revisions[id].lost:
 			live = append(live, record{ID: id}) // inspect says nothing of it (4.3.1, 5.4.2), stop and rm work
 		case !ok:
-			outcomes.fail(errNoWord, id)
+			outcomes.fail(found.silence(id), id)
 		case !isLive(r):
 		case revisions[id].start() != "" && revisions[id].start() != r.incarnation():
 			outcomes.fail(fmt.Errorf("it was started anew since: %w", core.ErrPlanStale), id)
@@ -84,8 +83,6 @@ func (p *Plugin) Stop(ctx context.Context, store core.StoreInfo, handles []core.
 	}, outcomes.failOne)
 	return outcomes.list
 }
-
-var errNoWord = errors.New("podman did not say whether it knows the container")
 
 func isLive(r record) bool {
 	state, _ := r.state()
