@@ -60,7 +60,7 @@ func reason(v vote, c core.Container) string {
 func advise(v vote) string {
 	name := v.entry.Name
 	if v.fault == nil {
-		return "try again in a minute"
+		return "try again later"
 	}
 	var first string
 	switch v.fault.kind {

@@ -218,9 +218,22 @@ func TestStates(t *testing.T) {
 	}
 }
 
+func TestDatabases(t *testing.T) {
+	sqlite, both, bolt := databases{sqlite: true}, databases{true, true}, databases{bolt: true}
+	for version, reads := range map[string]bool{"4.3.1": false, "4.7.2": false, "3.9": false, "4.8.0": true, "4.10.0": true, "5.4.2": true,
+		"v6.0.0-rc1": true, "99999999999999999999.1": true, "": true, "nonsense": true} {
+		if sqlite.reads(version) != reads {
+			t.Errorf("%q reads SQLite: %v", version, !reads)
+		}
+		if !both.reads(version) || !bolt.reads(version) || !(databases{}).reads(version) {
+			t.Errorf("%q does not read BoltDB", version)
+		}
+	}
+}
+
 func TestRevision(t *testing.T) {
 	pod := strings.Repeat("a", 64)
-	for _, r := range []revision{{incarnation: "running/1/2"}, {pod: pod, incarnation: "running/1/2"}, {volume: "data"}} {
+	for _, r := range []revision{{incarnation: "running/1/2"}, {pod: pod, incarnation: "running/1/2"}, {volume: "data"}, {lost: true}} {
 		if back := parseRevision(r.String()); back != r {
 			t.Errorf("%+v came back as %+v", r, back)
 		}
