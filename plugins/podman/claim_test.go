@@ -179,7 +179,7 @@ func TestOlderPodman(t *testing.T) {
 	id := s.create("--name", "created", "localhost/bb", "true")
 	older := s.plugin(podman.Options{Command: []string{g[0].podman}, TmpDir: s.tmpdir, Env: s.env, Settling: -1})
 	if version, err := older.Describe(t.Context()); err != nil || !strings.HasPrefix(version.EngineVersion, "4.3.") {
-		skip(t, "the host's podman is "+version.EngineVersion+", and reads SQLite")
+		t.Skipf("the host's podman is %s, and reads SQLite", version.EngineVersion)
 	}
 	for range 2 {
 		if claims, err := older.Claim(t.Context(), s.store, s.containers()); err == nil || !strings.Contains(err.Error(), "[plugin.podman] command") {
