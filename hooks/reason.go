@@ -64,7 +64,7 @@ func failure(e Entry, f *fault, may string) string {
 
 func advise(v vote) string {
 	if v.fault == nil {
-		return "try again in a minute"
+		return "try again later"
 	}
 	return repair(v.entry, v.fault, "to treat its containers as nobody's")
 }

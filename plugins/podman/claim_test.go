@@ -175,6 +175,31 @@ func testClaim(t *testing.T, s *scene) {
 	})
 }
 
+// TestOlderPodman: one that cannot read the store's database is no answer, and is not run on it.
+func TestOlderPodman(t *testing.T) {
+	g := generations()
+	s := newScene(t, g[1])
+	id := s.create("--name", "created", "localhost/bb", "true")
+	older := s.plugin(podman.Options{Command: []string{g[0].podman}, TmpDir: s.tmpdir, Env: s.env, Settling: -1})
+	if version, err := older.Describe(t.Context()); err != nil || !strings.HasPrefix(version.EngineVersion, "4.3.") {
+		t.Skipf("the host's podman is %s, and reads SQLite", version.EngineVersion)
+	}
+	for range 2 {
+		if claims, err := older.Claim(t.Context(), s.store, s.containers()); err == nil || !strings.Contains(err.Error(), "[plugin.podman] command") {
+			t.Errorf("%+v, %v", claims, err)
+		}
+		if claims, err := older.List(t.Context(), s.store); err == nil {
+			t.Errorf("%+v", claims)
+		}
+	}
+	if _, err := os.Stat(filepath.Join(s.store.GraphRoot, "libpod/bolt_state.db")); !os.IsNotExist(err) {
+		t.Errorf("it made a database: %v", err)
+	}
+	if c := s.claim(s.cli())[id]; c.Ownership != core.OwnershipMine {
+		t.Errorf("%+v", c)
+	}
+}
+
 // plain is a container of Buildah's, CRI-O's and nobody's.
 var plain = []core.Container{
 	{ID: core.ContainerID(strings.Repeat("a", 64))},

@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"runtime"
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/unmoor/unmoor/core"
@@ -19,6 +21,10 @@ type cli struct {
 	extra   []string
 	tmpDir  string
 	env     []string
+
+	mu sync.Mutex
+	// known is podman's version, once it was found out.
+	known string
 }
 
 // maxIDs a process: 4,000 IDs are 260 KB, and the kernel takes 2 MB of arguments.
@@ -77,7 +83,14 @@ func (c *cli) options(store core.StoreInfo) []string {
 	return append(args, c.extra...)
 }
 
+// version is asked for once, unless that fails: a podman that is replaced under us is a later one.
 func (c *cli) version(ctx context.Context) (string, error) {
+	c.mu.Lock()
+	known := c.known
+	c.mu.Unlock()
+	if known != "" {
+		return known, nil
+	}
 	// "podman --version" opens no store.
 	out, err := run(ctx, c.command, c.env, "podman --version", "--version")
 	if err != nil {
@@ -87,11 +100,43 @@ func (c *cli) version(ctx context.Context) (string, error) {
 	if len(words) == 0 {
 		return "", errors.New("podman --version printed nothing")
 	}
-	return words[len(words)-1], nil
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.known = words[len(words)-1]
+	return c.known, nil
 }
 
-// serves has nothing to find out: the command line names the store.
-func (c *cli) serves(context.Context, core.StoreInfo) error { return nil }
+// serves makes sure that this podman reads the store's database. The store itself is named by the
+// command line.
+func (c *cli) serves(ctx context.Context, store core.StoreInfo) error {
+	found, err := findDatabases(store)
+	if err != nil {
+		return err
+	}
+	if !found.sqlite || found.bolt || c.toldSQLite() {
+		return nil
+	}
+	version, err := c.version(ctx)
+	if err != nil {
+		return err
+	}
+	if !found.reads(version) {
+		return fmt.Errorf("podman %s cannot read this store's SQLite database (%s), and would make another one: "+
+			"set [plugin.podman] command to the podman that the store is used with", version, filepath.Join(store.GraphRoot, sqliteFile))
+	}
+	return nil
+}
+
+// toldSQLite is whether the command line has podman use SQLite, as 4.5 to 4.7 need to be.
+func (c *cli) toldSQLite() bool {
+	words := slices.Concat(c.command, c.extra)
+	for i, word := range words {
+		if word == "--db-backend=sqlite" || word == "sqlite" && i > 0 && words[i-1] == "--db-backend" {
+			return true
+		}
+	}
+	return false
+}
 
 func (c *cli) inspect(ctx context.Context, store core.StoreInfo, ids []core.ContainerID) (inspection, error) {
 	all := newInspection()

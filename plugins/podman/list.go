@@ -6,16 +6,14 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
-	"os"
-	"path/filepath"
 	"time"
 
 	"github.com/unmoor/unmoor/core"
 )
 
-// listed is what "podman ps --all --format json" and the API's list say of a container, as far as it is of
-// use here (libpod/pkg/domain/entities, ListContainer; 4.3.1, 5.4.2). Unlike inspect they do so of a
-// container whose storage is gone, too.
+// listed is what "podman ps --all --pod --format json" and the API's list say of a container, as far
+// as it is of use here (pkg/domain/entities, ListContainer; 4.3.1, 5.4.2). Unlike inspect they do so
+// of a container whose storage is gone, too.
 type listed struct {
 	ID    core.ContainerID `json:"Id"`
 	Names []string
@@ -39,22 +37,11 @@ func parseList(text []byte) ([]listed, error) {
 	return all, nil
 }
 
-// databases are Podman's, below the graph root (libpod/boltdb_state.go, libpod/sqlite_state.go; 5.4.2).
-var databases = []string{"libpod/bolt_state.db", "db.sql"}
-
-// List claims every container that Podman has in the store, and the storage containers of its volumes.
-// Where the store has no database of Podman's it is not run: it would make one.
+// List claims every container that Podman has in the store, and the storage containers of its
+// volumes. Where the store has no database of Podman's it is not run: it would make one.
 func (p *Plugin) List(ctx context.Context, store core.StoreInfo) ([]core.Claim, error) {
-	used := false
-	for _, name := range databases {
-		_, err := os.Lstat(filepath.Join(store.GraphRoot, name))
-		if err != nil && !os.IsNotExist(err) {
-			return nil, fmt.Errorf("look for podman's database: %w", err)
-		}
-		used = used || err == nil
-	}
-	if !used {
-		return nil, nil
+	if found, err := findDatabases(store); err != nil || found.none() {
+		return nil, err
 	}
 	if err := p.engine.serves(ctx, store); err != nil {
 		return nil, err
@@ -101,7 +88,8 @@ func (s *survey) claimListed(l listed) core.Claim {
 }
 
 func (c *cli) list(ctx context.Context, store core.StoreInfo) ([]listed, error) {
-	out, err := c.podman(ctx, store, nil, "ps", "ps", "--all", "--no-trunc", "--format", "json")
+	// Without --pod it leaves out the pod's name.
+	out, err := c.podman(ctx, store, nil, "ps", "ps", "--all", "--pod", "--no-trunc", "--format", "json")
 	if err != nil {
 		return nil, err
 	}

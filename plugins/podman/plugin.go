@@ -11,8 +11,10 @@ import (
 // Name is the plugin's name.
 const Name = "podman"
 
-// DefaultSettling is how long Podman is given to write its record of a new container.
-const DefaultSettling = 30 * time.Second
+// DefaultSettling is how long Podman is given to write its record of a new container. It waits for the
+// pod's lock in between, which a "podman pod stop" holds to its end, and for the database, for 100 s
+// with SQLite (libpod/runtime_ctr.go, setupContainer; libpod/sqlite_state.go, 5.4.2).
+const DefaultSettling = 10 * time.Minute
 
 // Options say how to reach Podman. The zero value runs "podman".
 type Options struct {

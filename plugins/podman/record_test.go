@@ -138,6 +138,43 @@ func TestRecordedLists(t *testing.T) {
 	}
 }
 
+func TestRecordedList(t *testing.T) {
+	for _, v := range versions {
+		for _, name := range []string{"list-", "api-list-"} {
+			all, err := parseList(recorded(t, name+v+".json"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			s := &survey{plugin: &Plugin{proc: processes{t.TempDir()}}}
+			states := make(map[string]string)
+			for _, l := range all {
+				c := s.claimListed(l)
+				called := c.DisplayName
+				if strings.HasSuffix(called, "-infra") {
+					called = "infra"
+				}
+				states[called] = string(c.State) + " " + c.Use.String() + " " + c.Group
+				if live := c.State.Live(); live != (l.Pid > 0) || live != (l.StartedAt > 0 && called != "exited") {
+					t.Errorf("%s%s: %s has the pid %d, started at %d", name, v, called, l.Pid, l.StartedAt)
+				}
+				if c.Ownership != core.OwnershipMine || c.Container != l.ID || parseRevision(c.Revision) != (revision{lost: true}) {
+					t.Errorf("%s%s: %+v", name, v, c)
+				}
+			}
+			want := map[string]string{"created": "created idle ", "running": "running in_use ", "paused": "paused in_use ",
+				"exited": "stopped idle ", "infra": "running in_use web", "member": "running in_use web", "lost": "running in_use "}
+			if diff := cmp.Diff(want, states); diff != "" {
+				t.Errorf("%s%s: %s", name, v, diff)
+			}
+		}
+	}
+	for _, bad := range []string{"", "{}", `[{"Id":"x","State":"running"}]`, `[{"Id":"` + string(unknownID) + `"}]`, `[null]`} {
+		if all, err := parseList([]byte(bad)); err == nil {
+			t.Errorf("%s: %+v", bad, all)
+		}
+	}
+}
+
 // TestRecordedRefusals: every container that rm refused is blamed in the words that concern it.
 func TestRecordedRefusals(t *testing.T) {
 	for _, v := range versions {
@@ -218,9 +255,22 @@ func TestStates(t *testing.T) {
 	}
 }
 
+func TestDatabases(t *testing.T) {
+	sqlite, both, bolt := databases{sqlite: true}, databases{true, true}, databases{bolt: true}
+	for version, reads := range map[string]bool{"4.3.1": false, "4.7.2": false, "3.9": false, "4.8.0": true, "4.10.0": true, "5.4.2": true,
+		"v6.0.0-rc1": true, "99999999999999999999.1": true, "": true, "nonsense": true} {
+		if sqlite.reads(version) != reads {
+			t.Errorf("%q reads SQLite: %v", version, !reads)
+		}
+		if !both.reads(version) || !bolt.reads(version) || !(databases{}).reads(version) {
+			t.Errorf("%q does not read BoltDB", version)
+		}
+	}
+}
+
 func TestRevision(t *testing.T) {
 	pod := strings.Repeat("a", 64)
-	for _, r := range []revision{{incarnation: "running/1/2"}, {pod: pod, incarnation: "running/1/2"}, {volume: "data"}} {
+	for _, r := range []revision{{incarnation: "running/1/2"}, {pod: pod, incarnation: "running/1/2"}, {volume: "data"}, {lost: true}} {
 		if back := parseRevision(r.String()); back != r {
 			t.Errorf("%+v came back as %+v", r, back)
 		}
@@ -332,7 +382,7 @@ func FuzzRecords(f *testing.F) {
 
 func FuzzLists(f *testing.F) {
 	for _, v := range versions {
-		for _, name := range []string{"pods-", "api-pods-", "volumes-", "api-volumes-", "api-info-", "api-absent-"} {
+		for _, name := range []string{"pods-", "api-pods-", "volumes-", "api-volumes-", "api-info-", "api-absent-", "list-", "api-list-"} {
 			f.Add(recorded(f, name+v+".json"))
 		}
 	}
@@ -348,6 +398,15 @@ func FuzzLists(f *testing.F) {
 			for _, p := range pods {
 				if !isID(p.ID) {
 					t.Errorf("pod %+v passed", p)
+				}
+			}
+		}
+		if all, err := parseList(text); err == nil {
+			s := &survey{plugin: &Plugin{proc: processes{"/nowhere"}}}
+			for _, l := range all {
+				c := s.claimListed(l)
+				if !isID(string(c.Container)) || c.State == core.StateNone || (c.State.Live() && c.Use == core.UseIdle) {
+					t.Errorf("container %+v passed", c)
 				}
 			}
 		}

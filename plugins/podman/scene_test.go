@@ -201,7 +201,9 @@ func (s *scene) lose(id core.ContainerID) {
 	s.t.Helper()
 	cmd := exec.Command(s.generation.storage, "--graph", s.store.GraphRoot, "--run", s.store.RunRoot,
 		"--storage-driver", s.store.GraphDriver, "delete-container", string(id))
-	if out, err := cmd.CombinedOutput(); err != nil {
+	// It may stumble over what is mounted in the container's directory.
+	out, err := cmd.CombinedOutput()
+	if slices.ContainsFunc(s.containers(), func(c core.Container) bool { return c.ID == id }) {
 		s.t.Fatalf("delete container %s from the store: %v: %s", id.Short(), err, out)
 	}
 }
