@@ -2,6 +2,7 @@ package itest
 
 import (
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -231,6 +232,72 @@ func TestVariants(t *testing.T) {
 			hostOnly(t, []string{"vfs"}, run)
 		})
 	}
+}
+
+// TestPodmanSocket: Podman is asked through its API alone; there is no command to fall back to.
+func TestPodmanSocket(t *testing.T) {
+	on(t, []string{"overlay"}, func(t *testing.T, s *scenario) {
+		target := s.importImage("image", image)
+		socket := "unix://" + s.path("podman.sock")
+		service := s.start(s.gen.command(s.environment(), "podman", append(s.storeFlags(), "system", "service", "--time", "0", socket)...))
+		eventually(t, "podman's service listens", func() bool {
+			if service.ended() {
+				t.Fatalf("podman system service: %v: %s", service.err, service.out.String())
+			}
+			conn, err := net.Dial("unix", s.path("podman.sock"))
+			if err == nil {
+				_ = conn.Close()
+			}
+			return err == nil
+		})
+		s.write("config.toml", fmt.Sprintf("[plugin.podman]\naddress = %q\ncommand = [\"/nonexistent/podman\"]\n", socket))
+		s.podman("run", "-d", "--name", "running", image, "sleep", "1000")
+		s.podman("create", "--name", "idle", image, "true")
+		p := s.process(s.podmanPID("running"))
+		before := s.look()
+		unmoor := func(args ...string) result {
+			t.Helper()
+			return s.unmoor(append([]string{"--config", s.path("config.toml")}, args...)...)
+		}
+		unmoor("rmi", "--force=idle", image).wantCode(t, 2).wantAdvised(t, "running", "--force")
+		s.wantSame(before)
+		wantAlive(t, p)
+		unmoor("rmi", "-f", "--time", "1", image).wantCode(t, 0).wantSaid(t, "by podman")
+		wantGone(t, []process{p})
+		if s.hasImage(target) {
+			t.Error("the image is still there")
+		}
+		if left := s.podmanContainers(); len(left) > 0 {
+			t.Errorf("podman still lists %v", left)
+		}
+		if service.ended() {
+			t.Errorf("podman's service has ended: %v: %s", service.err, service.out.String())
+		}
+		s.check()
+	})
+}
+
+// TestPodmanNetwork: Podman lets a network go only where no container of its records is in it.
+func TestPodmanNetwork(t *testing.T) {
+	on(t, []string{"overlay"}, func(t *testing.T, s *scenario) {
+		s.write("containers.conf", fmt.Sprintf(containersConf, s.path("tmp"), s.gen.conf)+fmt.Sprintf("\n[network]\nnetwork_config_dir=%q\nnetwork_backend=\"netavark\"\n", s.path("networks")))
+		target := s.importImage("image", image)
+		s.podman("network", "create", "n")
+		s.podman("create", "--network", "n", "--name", "idle", image, "true")
+		if r := s.tryPodman("run", "-d", "--network", "n", "--name", "running", image, "sleep", "1000"); r.code != 0 {
+			lines := strings.Split(strings.TrimSpace(r.stderr), "\n")
+			t.Logf("note: without a running container in a network, which Podman cannot make here: %s", lines[len(lines)-1])
+		}
+		if r := s.tryPodman("network", "rm", "n"); r.code == 0 {
+			t.Fatal("podman lets a network go that has containers")
+		}
+		s.unmoor("rmi", "-f", "--time", "1", image).wantCode(t, 0)
+		if s.hasImage(target) {
+			t.Error("the image is still there")
+		}
+		s.podman("network", "rm", "n")
+		s.check()
+	})
 }
 
 // TestReadOnlyStore: an image of an additional store is not written, its containers are ours.

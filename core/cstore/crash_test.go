@@ -52,6 +52,9 @@ func tower(f *storetest.Fixture) (base, app core.ImageID) {
 }
 
 func TestKilledWhileDeletingAnImage(t *testing.T) {
+	if testing.Short() {
+		t.Skip("short: one process after the other is killed, at every step")
+	}
 	for _, driver := range drivers {
 		for _, step := range []string{
 			"announce", "delete", "complete",
