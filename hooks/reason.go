@@ -3,8 +3,6 @@ package hooks
 import (
 	"errors"
 	"fmt"
-	"io/fs"
-	"os/exec"
 	"strings"
 
 	"github.com/unmoor/unmoor/core"
@@ -57,6 +55,9 @@ func reason(v vote, c core.Container) string {
 	return fmt.Sprintf("%s cannot answer: %s", who, oneLine(v.fault.err.Error()))
 }
 
+// adviser is met by an error of a plugin that knows better than to start its engine.
+type adviser interface{ Advice() string }
+
 func advise(v vote) string {
 	name := v.entry.Name
 	if v.fault == nil {
@@ -72,7 +73,11 @@ func advise(v vote) string {
 		first = "report this as a fault of the plugin " + name
 	case faultError:
 		first = "start " + name
-		if errors.Is(v.fault.err, exec.ErrNotFound) || errors.Is(v.fault.err, fs.ErrNotExist) {
+		var own adviser
+		switch {
+		case errors.As(v.fault.err, &own):
+			first = oneLine(own.Advice())
+		case absent(v.fault.err):
 			first = "install or start " + name
 		}
 	}
