@@ -173,6 +173,21 @@ func testClaim(t *testing.T, s *scene) {
 	})
 }
 
+// TestMountedImageGone: an image that a container mounts by a name that it has lost is no error.
+func TestMountedImageGone(t *testing.T) {
+	everywhere(t, func(t *testing.T, s *scene, p *podman.Plugin) {
+		s.image("localhost/other")
+		id := s.create("--mount", "type=image,src=localhost/other,dst=/image", "localhost/bb", "true")
+		s.podman("tag", "localhost/other", "localhost/renamed")
+		s.podman("untag", "localhost/other", "localhost/other")
+		if c := s.claim(p)[id]; c.Ownership != core.OwnershipMine || len(c.ImageVolumes) > 0 {
+			t.Errorf("%+v", c)
+		}
+		// Podman cannot remove such a container.
+		s.podman("tag", "localhost/renamed", "localhost/other")
+	})
+}
+
 // TestOlderPodman: one that cannot read the store's database is no answer, and is not run on it.
 func TestOlderPodman(t *testing.T) {
 	g := generations()

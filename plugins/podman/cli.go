@@ -49,8 +49,8 @@ func newCLI(o Options) *cli {
 }
 
 // podman runs a subcommand on the store that only reads.
-func (c *cli) podman(ctx context.Context, store core.StoreInfo, global []string, what string, args ...string) (output, error) {
-	return run(ctx, c.command, c.env, "podman "+what, slices.Concat(c.options(store), global, args)...)
+func (c *cli) podman(ctx context.Context, store core.StoreInfo, what string, args ...string) (output, error) {
+	return run(ctx, c.command, c.env, "podman "+what, slices.Concat(c.options(store), args)...)
 }
 
 // change runs a subcommand on the store that changes something.
@@ -142,7 +142,7 @@ func (c *cli) inspect(ctx context.Context, store core.StoreInfo, ids []core.Cont
 	for chunk := range slices.Chunk(ids, maxIDs) {
 		// With unknown IDs among them it exits with 125, prints the others' records all the same,
 		// and says "no such container ID" of each unknown one on standard error.
-		out, err := c.podman(ctx, store, nil, "container inspect", append([]string{"container", "inspect"}, texts(chunk)...)...)
+		out, err := c.podman(ctx, store, "container inspect", append([]string{"container", "inspect"}, texts(chunk)...)...)
 		var exit *exitError
 		if err != nil && (!errors.As(err, &exit) || len(out.stdout) == 0) {
 			return inspection{}, err
@@ -165,7 +165,7 @@ func (c *cli) inspect(ctx context.Context, store core.StoreInfo, ids []core.Cont
 }
 
 func (c *cli) imageID(ctx context.Context, store core.StoreInfo, name string) (core.ImageID, error) {
-	out, err := c.podman(ctx, store, nil, "image inspect", "image", "inspect", "--format", "{{.Id}}", "--", name)
+	out, err := c.podman(ctx, store, "image inspect", "image", "inspect", "--format", "{{.Id}}", "--", name)
 	if err != nil {
 		var exit *exitError
 		if errors.As(err, &exit) && strings.Contains(string(exit.stderr), "image not known") {
@@ -177,7 +177,7 @@ func (c *cli) imageID(ctx context.Context, store core.StoreInfo, name string) (c
 }
 
 func (c *cli) imageVolumes(ctx context.Context, store core.StoreInfo) ([]volume, error) {
-	out, err := c.podman(ctx, store, nil, "volume ls", "volume", "ls", "--format", "json", "--filter", "driver="+imageDriver)
+	out, err := c.podman(ctx, store, "volume ls", "volume", "ls", "--format", "json", "--filter", "driver="+imageDriver)
 	if err != nil {
 		return nil, err
 	}
@@ -185,7 +185,7 @@ func (c *cli) imageVolumes(ctx context.Context, store core.StoreInfo) ([]volume,
 }
 
 func (c *cli) pods(ctx context.Context, store core.StoreInfo) ([]pod, error) {
-	out, err := c.podman(ctx, store, nil, "pod ps", "pod", "ps", "--no-trunc", "--format", "json")
+	out, err := c.podman(ctx, store, "pod ps", "pod", "ps", "--no-trunc", "--format", "json")
 	if err != nil {
 		return nil, err
 	}

@@ -89,7 +89,7 @@ func (s *survey) claimListed(l listed) core.Claim {
 
 func (c *cli) list(ctx context.Context, store core.StoreInfo) ([]listed, error) {
 	// Without --pod it leaves out the pod's name.
-	out, err := c.podman(ctx, store, nil, "ps", "ps", "--all", "--pod", "--no-trunc", "--format", "json")
+	out, err := c.podman(ctx, store, "ps", "ps", "--all", "--pod", "--no-trunc", "--format", "json")
 	if err != nil {
 		return nil, err
 	}
