@@ -60,6 +60,8 @@ type ClaimHint struct {
 	MetadataKey string
 	// MetadataKeyAbsent is a key that the metadata must lack; it says nothing alone.
 	MetadataKeyAbsent string
+	// NoMetadata is that the container has none at all.
+	NoMetadata bool
 }
 
 // Description is what a plugin says of itself.

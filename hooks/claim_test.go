@@ -3,6 +3,7 @@ package hooks_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -16,6 +17,11 @@ import (
 )
 
 var errDown = errors.New("connection refused")
+
+type lockedError struct{}
+
+func (lockedError) Error() string  { return "database is locked" }
+func (lockedError) Advice() string { return "mend it" }
 
 func TestHoldings(t *testing.T) {
 	required := func(e hooks.Entry) hooks.Entry { e.Required = true; return e }
@@ -46,6 +52,9 @@ func TestHoldings(t *testing.T) {
 			fits: core.Undetermined, others: core.Unowned, owners: []string{"podman"},
 			reason: "podman, which may own it, cannot answer: connection refused",
 			advice: `start podman, or set [plugin.podman] when_unavailable = "ignore" in config.toml to treat its containers as nobody's`},
+		{name: "a plugin that knows better than to be started", entries: []hooks.Entry{entry("podman", failing(fmt.Errorf("ask: %w", lockedError{})))},
+			fits: core.Undetermined, others: core.Unowned, owners: []string{"podman"},
+			reason: "ask: database is locked", advice: `mend it, or set [plugin.podman] when_unavailable`},
 		{name: "a plugin that is down and without hints may own anything",
 			entries: []hooks.Entry{hintless(entry("podman", failing(errDown)))},
 			fits:    core.Undetermined, others: core.Undetermined, owners: []string{"podman"}},
@@ -139,7 +148,7 @@ func TestMisbehaviour(t *testing.T) {
 		{"it swaps one", claims(func(c []core.Container) []core.Claim {
 			return append(each(notMine)(c[1:]), core.Claim{Container: id(9), Ownership: core.OwnershipNotMine})
 		}), true, "not asked about"},
-		{"it floods", claims(func(c []core.Container) []core.Claim { return make([]core.Claim, 1<<20) }), true, "1048576 claims"},
+		{"it floods", claims(func(c []core.Container) []core.Claim { return make([]core.Claim, 1<<16) }), true, "65536 claims"},
 		{"it floods with evidence", claims(each(core.Claim{Ownership: core.OwnershipMine, State: core.StateStopped, Evidence: make([]core.Evidence, 1<<16)})), true, "too long"},
 		{"it floods with text", claims(each(core.Claim{Ownership: core.OwnershipMine, State: core.StateStopped, Group: strings.Repeat("x", 1<<20)})), true, "too long"},
 		{"it floods with labels", claims(each(core.Claim{Ownership: core.OwnershipMine, State: core.StateStopped, Labels: map[string]string{"x": strings.Repeat("x", 8<<20)}})), true, "too long"},
@@ -242,6 +251,17 @@ func TestFileHints(t *testing.T) {
 	e.Hints = []core.ClaimHint{{File: "buildah.json"}, {MetadataKeyAbsent: "pod-id"}}
 	holdings := registry(t, e).Claim(context.Background(), core.StoreInfo{}, containers)
 	for n, want := range map[int]core.HoldingKind{1: core.Unowned, 2: core.Undetermined, 3: core.Undetermined} {
+		if k := holdings[id(n)].Kind; k != want {
+			t.Errorf("container %d is %s, not %s", n, k, want)
+		}
+	}
+}
+
+func TestNoMetadataHint(t *testing.T) {
+	e := entry("buildah", failing(errDown))
+	e.Hints = []core.ClaimHint{{File: "buildah.json"}, {NoMetadata: true}}
+	holdings := registry(t, e).Claim(context.Background(), core.StoreInfo{}, store(t))
+	for n, want := range map[int]core.HoldingKind{1: core.Unowned, 2: core.Unowned, 3: core.Undetermined} {
 		if k := holdings[id(n)].Kind; k != want {
 			t.Errorf("container %d is %s, not %s", n, k, want)
 		}

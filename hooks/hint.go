@@ -15,7 +15,7 @@ import (
 func fits(hints []core.ClaimHint, c core.Container) bool {
 	usable := false
 	for _, h := range hints {
-		if h.File == "" && h.MetadataKey == "" {
+		if h.File == "" && h.MetadataKey == "" && !h.NoMetadata {
 			continue
 		}
 		usable = true
@@ -28,6 +28,9 @@ func fits(hints []core.ClaimHint, c core.Container) bool {
 
 func fitsOne(h core.ClaimHint, c core.Container) bool {
 	if h.File != "" && !mayHaveFile(c, h.File) {
+		return false
+	}
+	if h.NoMetadata && c.Metadata != "" {
 		return false
 	}
 	if h.MetadataKey == "" && h.MetadataKeyAbsent == "" {

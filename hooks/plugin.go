@@ -15,7 +15,7 @@ type Plugin interface {
 	Describe(ctx context.Context) (core.Description, error)
 	// Claim says which of the containers the engine owns, and whether they are in use: exactly one
 	// claim a container, in any order, without side effects. An error means that the engine could
-	// not be asked at all.
+	// not be asked at all; one with a method Advice() string says with it what an operator can do.
 	Claim(ctx context.Context, store core.StoreInfo, containers []core.Container) ([]core.Claim, error)
 	// Stop stops containers the engine's own way, all of them side by side, with grace between the
 	// polite signal and the forcible one; zero is the forcible one at once. There is one outcome a

@@ -3,8 +3,6 @@ package hooks
 import (
 	"errors"
 	"fmt"
-	"io/fs"
-	"os/exec"
 	"strings"
 
 	"github.com/unmoor/unmoor/core"
@@ -62,6 +60,9 @@ func failure(e Entry, f *fault, may string) string {
 	return fmt.Sprintf("%s cannot answer: %s", who, oneLine(f.err.Error()))
 }
 
+// adviser is met by an error of a plugin that knows better than to start its engine.
+type adviser interface{ Advice() string }
+
 func advise(v vote) string {
 	if v.fault == nil {
 		return "try again later"
@@ -82,7 +83,11 @@ func repair(e Entry, f *fault, ignoring string) string {
 		first = "report this as a fault of the plugin " + name
 	case faultError:
 		first = "start " + name
-		if errors.Is(f.err, exec.ErrNotFound) || errors.Is(f.err, fs.ErrNotExist) {
+		var own adviser
+		switch {
+		case errors.As(f.err, &own):
+			first = oneLine(own.Advice())
+		case absent(f.err):
 			first = "install or start " + name
 		}
 	}

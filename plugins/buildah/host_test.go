@@ -28,13 +28,17 @@ func needRoot(t *testing.T, programs ...string) {
 			missing = p
 		}
 	}
-	if missing == "" {
-		return
+	if missing != "" {
+		lacking(t, missing)
 	}
+}
+
+func lacking(t *testing.T, what string) {
+	t.Helper()
 	if os.Getenv("CI") == "true" {
-		t.Fatalf("%s is needed, and CI has to have it", missing)
+		t.Fatalf("%s is needed, and CI has to have it", what)
 	}
-	t.Skipf("%s is needed", missing)
+	t.Skipf("%s is needed", what)
 }
 
 const containersConf = `[containers]
@@ -71,14 +75,20 @@ func newHost(t *testing.T, driver string) *host {
 	return (&host{t: t, dir: dir, driver: driver}).prepare()
 }
 
-// trixieRoot is the other generation of engines, as itest/setup.sh makes it.
-const trixieRoot = "/var/cache/unmoor-itest/trixie"
+// trixieRoot is where the other generation of engines is, as itest/setup.sh makes it.
+func trixieRoot() string {
+	cache := os.Getenv("UNMOOR_CACHE")
+	if cache == "" {
+		cache = "/var/cache/unmoor-itest"
+	}
+	return filepath.Join(cache, "trixie")
+}
 
 func newTrixie(t *testing.T) *host {
 	t.Helper()
 	needRoot(t, "mount", "umount", "chroot", "busybox")
-	if _, err := os.Stat(trixieRoot + "/usr/bin/buildah"); err != nil {
-		t.Skipf("no trixie root: %v (itest/setup.sh makes it)", err)
+	if _, err := os.Stat(trixieRoot() + "/usr/bin/buildah"); err != nil {
+		lacking(t, "the trixie root that itest/setup.sh makes")
 	}
 	root, err := os.MkdirTemp("/var/tmp", "unmoor-buildah-trixie")
 	if err != nil {
@@ -99,7 +109,7 @@ func newTrixie(t *testing.T) *host {
 			t.Error(err)
 		}
 	})
-	mount("--bind", trixieRoot, root)
+	mount("--bind", trixieRoot(), root)
 	mount("--make-private", root)
 	mount("-t", "proc", "proc", root+"/proc")
 	mount("-t", "sysfs", "sysfs", root+"/sys")

@@ -114,9 +114,12 @@ func (inv *invocation) buildah(args []string) {
 	case slices.Contains(buildahNeutral, inv.verb):
 	case slices.Contains([]string{"run", "commit", "add", "copy"}, inv.verb):
 		inv.worker(args)
-		// A scan for --sbom runs in a container of its own (containers/buildah v1.39.3, scan.go).
-		inv.makes = inv.verb == "commit" && slices.ContainsFunc(args, func(a string) bool {
-			return strings.HasPrefix(a, "--sbom")
+		// A scan for --sbom runs in a container of its own, and what --from names is an image as a rule,
+		// of which a container is made (containers/buildah v1.39.3, scan.go; v1.28.2 and v1.39.3,
+		// cmd/buildah/addcopy.go).
+		option := map[string]string{"commit": "--sbom", "add": "--from", "copy": "--from"}[inv.verb]
+		inv.makes = option != "" && slices.ContainsFunc(args, func(a string) bool {
+			return strings.HasPrefix(a, option)
 		})
 	case slices.Contains([]string{"config", "mount", "umount", "unmount", "rename", "rm", "delete"}, inv.verb):
 		inv.mentioned = words(args)
@@ -203,11 +206,10 @@ func shortCluster(word string) bool {
 // Podman's commands, 4.3 to 5.4, that make no working container. The groups that may are listed
 // with their harmless members.
 var (
-	podmanNeutral = []string{"artifact", "attach", "auto-update", "checkpoint", "commit", "container", "cp", "create",
-		"diff", "events", "exec", "export", "generate", "healthcheck", "help", "history", "images", "import", "info",
+	podmanNeutral = []string{"artifact", "attach", "auto-update", "checkpoint", "commit", "cp", "diff", "events", "exec", "export", "generate", "healthcheck", "help", "history", "images", "import", "info",
 		"init", "inspect", "kill", "list", "load", "login", "logout", "logs", "machine", "manifest", "mount",
-		"network", "pause", "pod", "port", "ps", "pull", "push", "quadlet", "rename", "restart", "restore", "rm",
-		"rmi", "run", "save", "search", "secret", "start", "stats", "stop", "tag", "top", "umount", "unmount",
+		"network", "pause", "port", "ps", "pull", "push", "quadlet", "rename", "restart", "restore", "rm",
+		"rmi", "save", "search", "secret", "start", "stats", "stop", "tag", "top", "umount", "unmount",
 		"unpause", "unshare", "untag", "update", "version", "volume", "wait", "completion"}
 	podmanGroups = map[string][]string{
 		"image": {"diff", "exists", "history", "import", "inspect", "list", "ls", "load", "mount", "prune", "pull",
@@ -215,6 +217,12 @@ var (
 		"system": {"check", "connection", "df", "events", "info", "migrate", "prune", "renumber", "reset"},
 		"kube":   {"apply", "down", "generate"},
 		"buildx": {"inspect", "prune", "version"},
+		"pod": {"exists", "inspect", "kill", "list", "logs", "ls", "pause", "ps", "prune", "restart", "rm", "start",
+			"stats", "stop", "top", "unpause"},
+		"container": {"attach", "checkpoint", "cleanup", "commit", "cp", "diff", "exec", "exists", "export", "init",
+			"inspect", "kill", "list", "logs", "ls", "mount", "pause", "port", "prune", "ps", "rename", "restart",
+			"restore", "rm", "runlabel", "start", "stats", "stop", "top", "umount", "unmount", "unpause", "update",
+			"wait"},
 	}
 )
 
@@ -222,13 +230,31 @@ func (inv *invocation) podman(args []string) {
 	if slices.Contains(podmanNeutral, inv.verb) {
 		return
 	}
-	inv.makes = true // build, play, farm, compose, builder, and what is not known
 	harmless, group := podmanGroups[inv.verb]
-	if !group || len(args) == 0 {
-		return
+	if group && len(args) > 0 {
+		if inv.verb += " " + args[0]; slices.Contains(harmless, args[0]) {
+			return
+		}
+		args = args[1:]
 	}
-	inv.verb += " " + args[0]
-	inv.makes = !slices.Contains(harmless, args[0])
+	switch inv.verb {
+	case "run", "create", "container run", "container create":
+		inv.makes = newPod(args)
+	default: // build, play, farm, compose, builder, pod create and clone, and what is not known
+		inv.makes = true
+	}
+}
+
+// newPod is whether podman run or create makes a pod. The image of its infra container is then built
+// in the very process, as by pod create (containers/podman, pkg/specgen/generate/pause_image.go, 4.3.1
+// and 5.4.2). A word of the container's own command that looks like it counts too.
+func newPod(args []string) bool {
+	for i, a := range args {
+		if strings.HasPrefix(a, "--pod=new:") || a == "--pod" && i+1 < len(args) && strings.HasPrefix(args[i+1], "new:") {
+			return true
+		}
+	}
+	return false
 }
 
 // words are the arguments that are not options, each of which may be a name.

@@ -12,6 +12,7 @@ import (
 )
 
 // within runs f and fails the test where it takes longer than most.
+// within limits what must not hang. It is wide, for a machine that is busy.
 func within(t *testing.T, most time.Duration, f func()) {
 	t.Helper()
 	begin := time.Now()
@@ -49,14 +50,14 @@ func TestClaimInTrouble(t *testing.T) {
 				defer n.start()
 			}
 			defer n.control("")
-			within(t, 1700*time.Millisecond, func() {
+			within(t, 4500*time.Millisecond, func() {
 				claims, err := p.Claim(t.Context(), n.store, containers)
 				if err == nil || !strings.Contains(err.Error(), s.says) {
 					t.Errorf("claims %v, error %v", claims, err)
 				}
 				t.Log(err)
 			})
-			within(t, 1700*time.Millisecond, func() {
+			within(t, 4500*time.Millisecond, func() {
 				if _, err := p.Describe(t.Context()); err == nil && len(s.switches) == 1 && !strings.Contains(s.switches[0], " ") && s.switches[0] != "garbage" {
 					t.Error("it describes itself")
 				}
@@ -75,7 +76,7 @@ func TestClaimInTrouble(t *testing.T) {
 		defer n.control("")
 		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 		defer cancel()
-		within(t, 600*time.Millisecond, func() {
+		within(t, 5*time.Second, func() {
 			if _, err := p.Claim(ctx, n.store, containers); err == nil {
 				t.Error("no error")
 			}
@@ -117,11 +118,11 @@ func TestActInTrouble(t *testing.T) {
 		stop, remove     []string
 		stopTime, remTim time.Duration
 	}{
-		{"hung", []string{"hang"}, []string{"hang"}, 2500 * time.Millisecond, 1500 * time.Millisecond},
-		{"hung in the act", []string{"hang StopContainer StopPodSandbox"}, []string{"hang RemoveContainer"}, 4500 * time.Millisecond, 1500 * time.Millisecond},
-		{"failing", []string{"fail=no StopContainer StopPodSandbox"}, []string{"fail=no RemoveContainer"}, time.Second, time.Second},
-		{"garbage", []string{"fail=no StopContainer", "garbage ListContainers"}, []string{"garbage ContainerStatus"}, time.Second, time.Second},
-		{"no gRPC", []string{"bytes"}, []string{"bytes"}, time.Second, time.Second},
+		{"hung", []string{"hang"}, []string{"hang"}, 15 * time.Second, 10 * time.Second},
+		{"hung in the act", []string{"hang StopContainer StopPodSandbox"}, []string{"hang RemoveContainer"}, 25 * time.Second, 10 * time.Second},
+		{"failing", []string{"fail=no StopContainer StopPodSandbox"}, []string{"fail=no RemoveContainer"}, 10 * time.Second, 10 * time.Second},
+		{"garbage", []string{"fail=no StopContainer", "garbage ListContainers"}, []string{"garbage ContainerStatus"}, 10 * time.Second, 10 * time.Second},
+		{"no gRPC", []string{"bytes"}, []string{"bytes"}, 10 * time.Second, 10 * time.Second},
 	} {
 		t.Run(s.scenario, func(t *testing.T) {
 			defer n.control("")
@@ -151,7 +152,7 @@ func TestActInTrouble(t *testing.T) {
 			return false
 		})
 		n.stop()
-		within(t, time.Second, func() { failed(t, <-got) })
+		within(t, 4*time.Second, func() { failed(t, <-got) }) // less than the grace period
 		n.control("")
 		n.start()
 	})

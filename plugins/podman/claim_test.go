@@ -2,6 +2,7 @@ package podman_test
 
 import (
 	"context"
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -175,6 +176,21 @@ func testClaim(t *testing.T, s *scene) {
 	})
 }
 
+// TestMountedImageGone: an image that a container mounts by a name that it has lost is no error.
+func TestMountedImageGone(t *testing.T) {
+	everywhere(t, func(t *testing.T, s *scene, p *podman.Plugin) {
+		s.image("localhost/other")
+		id := s.create("--mount", "type=image,src=localhost/other,dst=/image", "localhost/bb", "true")
+		s.podman("tag", "localhost/other", "localhost/renamed")
+		s.podman("untag", "localhost/other", "localhost/other")
+		if c := s.claim(p)[id]; c.Ownership != core.OwnershipMine || len(c.ImageVolumes) > 0 {
+			t.Errorf("%+v", c)
+		}
+		// Podman cannot remove such a container.
+		s.podman("tag", "localhost/renamed", "localhost/other")
+	})
+}
+
 // TestOlderPodman: one that cannot read the store's database is no answer, and is not run on it.
 func TestOlderPodman(t *testing.T) {
 	g := generations()
@@ -185,7 +201,7 @@ func TestOlderPodman(t *testing.T) {
 		t.Skipf("the host's podman is %s, and reads SQLite", version.EngineVersion)
 	}
 	for range 2 {
-		if claims, err := older.Claim(t.Context(), s.store, s.containers()); err == nil || !strings.Contains(err.Error(), "[plugin.podman] command") {
+		if claims, err := older.Claim(t.Context(), s.store, s.containers()); err == nil || !strings.Contains(err.Error(), "SQLite") || !strings.Contains(advice(err), "[plugin.podman] command") {
 			t.Errorf("%+v, %v", claims, err)
 		}
 		if claims, err := older.List(t.Context(), s.store); err == nil {
@@ -198,6 +214,15 @@ func TestOlderPodman(t *testing.T) {
 	if c := s.claim(s.cli())[id]; c.Ownership != core.OwnershipMine {
 		t.Errorf("%+v", c)
 	}
+}
+
+// advice is what an error has an operator do.
+func advice(err error) string {
+	var a interface{ Advice() string }
+	if !errors.As(err, &a) {
+		return ""
+	}
+	return a.Advice()
 }
 
 // plain is a container of Buildah's, CRI-O's and nobody's.
@@ -271,6 +296,9 @@ func TestBrokenPodman(t *testing.T) {
 				if err == nil {
 					t.Errorf("claims %+v", claims)
 				}
+				if test.name == "fails" && !strings.Contains(advice(err), "podman ps -a") {
+					t.Errorf("%v: the advice is %q", err, advice(err))
+				}
 				return
 			}
 			if err != nil {
@@ -304,17 +332,23 @@ func TestBrokenPodman(t *testing.T) {
 // TestHungPodman: its children end with it.
 func TestHungPodman(t *testing.T) {
 	pids := filepath.Join(t.TempDir(), "pids")
-	p, err := podman.New(podman.Options{Command: fakePodman(t, "trap '' TERM; sleep 1000 & echo $$ $! >"+pids+"; wait; sleep 1000")})
+	p, err := podman.New(podman.Options{Command: fakePodman(t, "trap '' TERM; sleep 1000 & echo $$ $! >"+pids+".new; mv "+pids+".new "+pids+"; wait; sleep 1000")})
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 300*time.Millisecond)
-	defer cancel()
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error)
+	go func() {
+		_, err := p.Claim(ctx, core.StoreInfo{}, []core.Container{podmans()})
+		ended <- err
+	}()
+	exists(t, pids)
 	began := time.Now()
-	if _, err := p.Claim(ctx, core.StoreInfo{}, []core.Container{podmans()}); err == nil {
+	cancel()
+	if err := <-ended; err == nil {
 		t.Error("no error")
 	}
-	if took := time.Since(began); took > 10*time.Second {
+	if took := time.Since(began); took > 30*time.Second {
 		t.Errorf("it took %s", took)
 	}
 	text, err := os.ReadFile(pids)

@@ -121,8 +121,7 @@ func (c *cli) serves(ctx context.Context, store core.StoreInfo) error {
 		return err
 	}
 	if !found.reads(version) {
-		return fmt.Errorf("podman %s cannot read this store's SQLite database (%s), and would make another one: "+
-			"set [plugin.podman] command to the podman that the store is used with", version, filepath.Join(store.GraphRoot, sqliteFile))
+		return &olderError{version, filepath.Join(store.GraphRoot, sqliteFile)}
 	}
 	return nil
 }

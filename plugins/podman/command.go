@@ -41,6 +41,9 @@ func (e *exitError) Error() string {
 	return fmt.Sprintf("%s: exit code %d: %s", e.what, e.code, complaint(e.stderr))
 }
 
+// Advice is what an operator can do about it: podman is there, so there is nothing to start.
+func (e *exitError) Advice() string { return `run "podman ps -a" and mend what it says` }
+
 // prepare makes a command with the environment's proxies to other hosts taken out, without input, in
 // a process group of its own.
 func prepare(ctx context.Context, command []string, env []string, args []string) *exec.Cmd {

@@ -58,3 +58,15 @@ func (d databases) reads(version string) bool {
 	}
 	return minor >= firstSQLite[1]
 }
+
+// olderError is a Podman that does not read the store's database.
+type olderError struct{ version, database string }
+
+func (e *olderError) Error() string {
+	return fmt.Sprintf("podman %s cannot read this store's SQLite database (%s), and would make another one", e.version, e.database)
+}
+
+// Advice is what an operator can do about it.
+func (e *olderError) Advice() string {
+	return "set [plugin.podman] command in config.toml to the podman that the store is used with"
+}
