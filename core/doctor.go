@@ -127,7 +127,7 @@ func (l *Litter) ghost(driver string, id LayerID) Layer {
 			return u.Layer
 		}
 	}
-	layer := Layer{ID: id, Driver: driver, Missing: true}
+	layer := Layer{ID: id, Driver: driver, Missing: true, Orphan: true}
 	if len(l.Homes) == 0 {
 		return layer
 	}

@@ -78,11 +78,11 @@ type Kernel interface {
 	// Observe says who uses the layers, all of them in one scan. The answer has an observation for
 	// every layer. An error means that nothing could be found out.
 	Observe(ctx context.Context, layers []Layer) (map[LayerID]Observation, error)
-	// Release plainly (never lazily) unmounts everything at or below the layer's directory, deepest
-	// first, in every mount namespace where that can be done, and then proves that nothing uses the
-	// layer any more. It returns the mount points that it unmounted. The error is a *BusyError where
-	// something uses the layer or that cannot be ruled out; then the layer must be kept.
-	Release(ctx context.Context, layer Layer) (unmounted []string, err error)
+	// Release plainly (never lazily) unmounts everything at or below the directories of the layers,
+	// deepest first, in every mount namespace where that can be done, and then proves that nothing uses
+	// them any more. It returns the mount points that it unmounted. The error is a *BusyError where
+	// something uses one of the layers or that cannot be ruled out; then all of them must be kept.
+	Release(ctx context.Context, layers ...Layer) (unmounted []string, err error)
 	// Terminate ends processes: SIGTERM, the grace period, SIGKILL, each through a pidfd that is
 	// checked against the start time. It returns nil once all of them are gone.
 	Terminate(ctx context.Context, processes []Process, grace time.Duration) error

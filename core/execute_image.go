@@ -99,9 +99,9 @@ func (x *execution) deleteImage(ctx context.Context, deletion Deletion, id Image
 	if err := x.noNewVolume(ctx, snapshot, id); err != nil {
 		return 0, err
 	}
-	for _, layer := range image.OwnLayers {
+	if len(image.OwnLayers) > 0 {
 		x.step("unmount_image")
-		if _, err := x.Kernel.Release(ctx, layer); err != nil {
+		if _, err := x.Kernel.Release(ctx, image.OwnLayers...); err != nil {
 			var busy *BusyError
 			if errors.As(err, &busy) && busy.Container == "" {
 				busy.Image = id

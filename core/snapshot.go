@@ -52,6 +52,9 @@ type Layer struct {
 	// UpperDir is the writable directory of an overlay layer; empty for other drivers and for
 	// layers of images.
 	UpperDir string `json:"upperDir,omitempty"`
+	// Orphan is whether no record of the store says what may stand on the layer: it belongs to nothing, and
+	// may have been an image's, whether or not it has an UpperDir.
+	Orphan bool `json:"orphan,omitempty"`
 	// Driver is overlay or vfs; another driver's layers are kept, since their use cannot be told.
 	Driver string `json:"driver"`
 }

@@ -313,11 +313,13 @@ func (w *world) observation(l Layer) Observation {
 	return o
 }
 
-func (w *world) Release(_ context.Context, l Layer) ([]string, error) {
+func (w *world) Release(_ context.Context, layers ...Layer) ([]string, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if o := w.observation(l); o.Use != UseIdle {
-		return nil, &BusyError{Observation: o, Reason: "busy"}
+	for _, l := range layers {
+		if o := w.observation(l); o.Use != UseIdle {
+			return nil, &BusyError{Observation: o, Reason: "busy"}
+		}
 	}
 	return nil, nil
 }

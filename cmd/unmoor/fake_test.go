@@ -238,7 +238,7 @@ func (f *fake) Observe(_ context.Context, layers []core.Layer) (map[core.LayerID
 	return all, nil
 }
 
-func (f *fake) Release(context.Context, core.Layer) ([]string, error) { return nil, nil }
+func (f *fake) Release(context.Context, ...core.Layer) ([]string, error) { return nil, nil }
 
 func (f *fake) Terminate(_ context.Context, processes []core.Process, _ time.Duration) error {
 	f.mu.Lock()

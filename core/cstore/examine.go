@@ -60,7 +60,7 @@ func (s *Store) Examine(ctx context.Context) (*core.Snapshot, *core.Litter, erro
 	}
 	for _, id := range r.unreferenced() {
 		layer := core.LitterLayer{Layer: s.layer(r.layers, id), Since: r.layers.byID[id].Created}
-		layer.Layer.UpperDir = upperDir(layer.Layer)
+		layer.Layer.UpperDir, layer.Layer.Orphan = upperDir(layer.Layer), true
 		litter.Unreferenced = append(litter.Unreferenced, layer)
 	}
 	return snapshot, litter, nil
@@ -141,7 +141,7 @@ func (s *Store) layerDirectories() ([]core.LitterLayer, error) {
 		if layer.Driver == "overlay" {
 			layer.MountPoint = filepath.Join(layer.Directory, "merged")
 		}
-		layer.UpperDir = upperDir(layer)
+		layer.UpperDir, layer.Orphan = upperDir(layer), true
 		all = append(all, core.LitterLayer{Layer: layer, Since: info.ModTime()})
 	}
 	return all, nil

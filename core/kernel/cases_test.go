@@ -74,7 +74,7 @@ func released(t *testing.T, i *Inspector, layer core.Layer) []string {
 	}
 	o := observe(t, i, layer)
 	// A FUSE server ends in its own time.
-	for end := time.Now().Add(2 * time.Second); o.Use != core.UseIdle && time.Now().Before(end); o = observe(t, i, layer) {
+	for end := time.Now().Add(30 * time.Second); o.Use != core.UseIdle && time.Now().Before(end); o = observe(t, i, layer) {
 		time.Sleep(10 * time.Millisecond)
 	}
 	if o.Use != core.UseIdle {
@@ -269,9 +269,16 @@ func TestStray(t *testing.T) {
 	h := start(t, nil, "fd", s.layer.MountPoint)
 	s.do(unix.Unmount(s.layer.MountPoint, unix.MNT_DETACH))
 	i := inspector(t)
-	o := observe(t, i, s.layer)
-	if p := core.Processes(o.Evidence); o.Use != core.UseUnknown || len(p) != 1 || p[0].PID != h.Process.Pid {
-		t.Fatal(dump(o))
+	// A mount namespace that others made just now has a copy of the mount, which explains the superblock.
+	for end := time.Now().Add(30 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		o := observe(t, i, s.layer)
+		p := core.Processes(o.Evidence)
+		if o.Use == core.UseUnknown && len(p) == 1 && p[0].PID == h.Process.Pid {
+			break
+		}
+		if o.Use == core.UseIdle || time.Now().After(end) {
+			t.Fatal(dump(o))
+		}
 	}
 	refused(t, i, s.layer)
 }
@@ -317,7 +324,15 @@ func TestIdle(t *testing.T) {
 					if o := observe(t, i, s.layer); o.Use != core.UseIdle {
 						t.Fatal(dump(o))
 					}
-					if unmounted := released(t, i, s.layer); c.mounts >= 0 && len(unmounted) != c.mounts {
+					// Others on this machine make mount namespaces too, which inherit copies.
+					unmounted := released(t, i, s.layer)
+					here := 0
+					for _, u := range unmounted {
+						if !strings.Contains(u, " in mnt:[") {
+							here++
+						}
+					}
+					if c.mounts >= 0 && (len(unmounted) < c.mounts || here > c.mounts) {
 						t.Errorf("unmounted: %q", unmounted)
 					}
 				})
@@ -617,12 +632,13 @@ func TestTerminate(t *testing.T) {
 		}
 		return p
 	}
+	const grace = 2 * time.Second // the polite one's, on a loaded machine too
 	polite, stubborn := start(t, nil, "sleep"), start(t, nil, "stubborn")
 	begin := time.Now()
-	if err := i.Terminate(t.Context(), []core.Process{describe(polite.Process.Pid), describe(stubborn.Process.Pid)}, 300*time.Millisecond); err != nil {
+	if err := i.Terminate(t.Context(), []core.Process{describe(polite.Process.Pid), describe(stubborn.Process.Pid)}, grace); err != nil {
 		t.Fatal(err)
 	}
-	if took := time.Since(begin); took < 300*time.Millisecond || took > 3*time.Second {
+	if took := time.Since(begin); took < grace || took > grace+20*time.Second {
 		t.Errorf("took %v", took)
 	}
 	for h, want := range map[*helper]syscall.Signal{polite: syscall.SIGTERM, stubborn: syscall.SIGKILL} {

@@ -17,12 +17,11 @@ type magicCache struct {
 	known map[uint64]*overlayAnswer
 }
 
-// overlayAnswer is whether a superblock is an overlay. dead is whether it did not answer: it may be
-// one, and must not be asked anything again.
+// overlayAnswer is whether a superblock is an overlay, once that is known. dead is whether it did not
+// answer: it may be one, and must not be asked anything again.
 type overlayAnswer struct {
-	once     sync.Once
-	is, dead bool
-	err      error
+	sync.Mutex
+	known, is, dead bool
 }
 
 // matchDetached attributes an object on a mount that is in no namespace: unmounted lazily, or never
@@ -31,11 +30,11 @@ func (s *scene) matchDetached(link string, h handle) (found []*target, stray boo
 	if s.devs[h.dev] {
 		return s.matchByFileHandle(link, h)
 	}
-	switch answer := s.isOverlay(link, h.dev); {
-	case answer.dead:
-		return nil, true
-	case !answer.is:
-		return nil, false
+	if s.superblocks[h.dev] {
+		return nil, false // mounted elsewhere too, where its options say that it is of none of the layers
+	}
+	if is, open := s.isOverlay(link, h.dev); !is {
+		return nil, open
 	}
 	// Where the layers of an overlay are all on one file system, its inode numbers are those of the
 	// layers' own files (Documentation/filesystems/overlayfs.rst, "Inode properties").
@@ -50,7 +49,7 @@ func (s *scene) matchDetached(link string, h handle) (found []*target, stray boo
 	}
 	p, err := s.readlink(link)
 	if err != nil {
-		return nil, false
+		return nil, !vanished(err)
 	}
 	for _, t := range s.targets {
 		if t.layer.Driver != "overlay" || t.inode == 0 {
@@ -69,7 +68,7 @@ func (s *scene) matchDetached(link string, h handle) (found []*target, stray boo
 func (s *scene) matchByFileHandle(link string, h handle) (found []*target, stray bool) {
 	object, _, err := unix.NameToHandleAt(int(s.proc.Fd()), link, unix.AT_SYMLINK_FOLLOW)
 	if err != nil {
-		return nil, !errors.Is(err, unix.ENOENT)
+		return nil, !vanished(err)
 	}
 	asked := make(map[string]bool)
 	for _, t := range s.targets {
@@ -125,8 +124,9 @@ func (s *scene) learn(t *target, dev uint64) {
 	}
 }
 
-// isOverlay asks a file system, which may wait for a server that never answers.
-func (s *scene) isOverlay(link string, dev uint64) *overlayAnswer {
+// isOverlay asks a file system, which may wait for a server that never answers. open is whether it did not
+// say.
+func (s *scene) isOverlay(link string, dev uint64) (is, open bool) {
 	s.overlay.Lock()
 	answer := s.overlay.known[dev]
 	if answer == nil {
@@ -134,32 +134,34 @@ func (s *scene) isOverlay(link string, dev uint64) *overlayAnswer {
 		s.overlay.known[dev] = answer
 	}
 	s.overlay.Unlock()
-	answer.once.Do(func() {
-		var is bool
-		err := promptly(func() error {
-			// From the host's root, whatever thread this runs on: procfs is held open.
-			fd, err := unix.Openat(int(s.proc.Fd()), link, unix.O_PATH|unix.O_CLOEXEC, 0)
-			if err != nil {
-				return err
-			}
-			defer unix.Close(fd)
-			var fs unix.Statfs_t
-			err = unix.Fstatfs(fd, &fs)
-			is = fs.Type == unix.OVERLAYFS_SUPER_MAGIC
-			return err
-		})
-		answer.dead = errors.Is(err, errNoAnswer)
-		if answer.err = err; err == nil {
-			answer.is = is
-		}
-	})
-	if answer.err != nil && !answer.dead {
-		// The link has gone; another one may lead there.
-		s.overlay.Lock()
-		delete(s.overlay.known, dev)
-		s.overlay.Unlock()
+	answer.Lock()
+	defer answer.Unlock()
+	if answer.known {
+		return answer.is, answer.dead
 	}
-	return answer
+	var overlay bool
+	err := promptly(func() error {
+		// From the host's root, whatever thread this runs on: procfs is held open.
+		fd, err := unix.Openat(int(s.proc.Fd()), link, unix.O_PATH|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return err
+		}
+		defer unix.Close(fd)
+		var fs unix.Statfs_t
+		err = unix.Fstatfs(fd, &fs)
+		overlay = fs.Type == unix.OVERLAYFS_SUPER_MAGIC
+		return err
+	})
+	switch {
+	case errors.Is(err, errNoAnswer):
+		answer.known, answer.dead = true, true
+	case err != nil:
+		// Of this link alone: another one may lead there still.
+		return false, !vanished(err)
+	default:
+		answer.known, answer.is = true, overlay
+	}
+	return answer.is, answer.dead
 }
 
 // detachedRoot climbs from a directory to the root of its mount; 0 where it is no directory.

@@ -20,13 +20,17 @@
 // and is the container of another store: one that has this store as an additional one. Which layer an
 // option of an overlay names is looked up from where the overlay is mounted; in doubt it is ours.
 // Observe leaves overlays out whose own layer is in the same store home, for the store's records say
-// more, and those of the layers that it is asked about in the same call. Release leaves none out.
+// more, and those of the layers that it is asked about in the same call. Release leaves none out. Of an
+// orphan, a layer that belongs to nothing, the records say nothing: it is looked at as a layer of an image,
+// whether or not it has an upper directory, and nothing of the same home is left out.
 //
 // Unknown: no process is named, and one of these holds. The layer is mounted on the host outside of
 // its directory, or in a namespace that is kept without a process. A superblock of it lives (by the
 // probe, or by a FUSE server's process) and is mounted in no namespace that can be read. Its mount is
 // busy (MNT_EXPIRE) by nothing that can be named: a loop device, say. A process that may use it, or
-// a mount namespace, cannot be looked into; procfs does not show every process. The driver is
+// a mount namespace, cannot be looked into; procfs does not show every process. A process is on an overlay
+// that is mounted in no namespace and cannot be told to be of another layer, and the layer's superblock
+// lives. The driver is
 // neither overlay nor vfs, or the layer's directory cannot be looked at. An overlay of another store
 // stands on it, with nobody in it. Processes that use it, or might, come and go faster than they can
 // be looked at. Unmoor itself is in it: this goes before every other process, since ending those would
@@ -34,7 +38,12 @@
 //
 // Idle: none of that. Mounts at the layer's directory that nobody uses, copies of them that another
 // namespace inherited, and foreign mounts below it are evidence of an idle layer, and no use. So is a
-// layer whose directory does not exist.
+// layer whose directory does not exist. An ordinary user's image that is mounted nowhere is idle though
+// processes outside of the user's namespaces cannot be looked into: else no such image could ever go.
+//
+// Processes that end meanwhile. A named process that has SIGKILL to take, or is on its way out, is waited
+// for, one second in all, and then everything is looked at anew; so is, for a quarter of a second, a
+// superblock that nobody is seen to hold.
 //
 // Processes that come meanwhile. A single pass misses a process that forks and ends while others are
 // looked at, and so its child. So the processes are listed again, the youngest looked at first, until
@@ -47,8 +56,9 @@
 //
 // What is asked: root, cwd and exe of every process and the mounts of every namespace, always. The
 // probe, for each writable overlay layer that is mounted nowhere. Threads, open files and maps (the
-// dear scan), where a superblock lives and nobody is named, and for vfs, which has no superblock of
-// its own. Where more than 64 layers would have to be probed, and more than a quarter of the number
+// dear scan), where a superblock lives and nobody is named, and for what the probe says nothing of: vfs,
+// FUSE, layers of images and orphans. What could not be looked at for whatever reason counts as a process
+// that cannot be looked into. Where more than 4 layers would have to be probed, and more than a quarter of the number
 // of processes, one dear scan stands in for the probes, unless it finds a process on a mount that is
 // in no namespace: then they are probed after all. A superblock that neither a process nor a mount
 // shows (a descriptor in flight in a socket) is then left to Release, which always probes.

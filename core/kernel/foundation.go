@@ -25,13 +25,14 @@ type stack struct {
 // foundations finds the overlays that stand on layers of images and that this store has no record of:
 // containers of a store which has this one as an additional store, or of another run root. To observe,
 // what stands in the same store is left out, for its records say more; for a release there is no
-// record left that may stand on the layer, so whatever does is in the way.
+// record left that may stand on the layer, so whatever does is in the way. Of a layer that belongs to
+// nothing the records say nothing.
 func (s *scene) foundations(aim purpose) {
 	// By the names that options have for a layer: ID/diff, and l/LINK (containers/storage v1.59.1,
 	// drivers/overlay/overlay.go).
 	named := make(map[[2]string][]*target)
 	for _, t := range s.targets {
-		if t.layer.Driver != "overlay" || t.layer.UpperDir != "" || t.place == (location{}) {
+		if !t.lower() || t.place == (location{}) {
 			continue
 		}
 		id := [2]string{filepath.Base(t.layer.Directory), "diff"}
@@ -60,7 +61,7 @@ func (s *scene) foundations(aim purpose) {
 				if h, ok := o.see(d); ok && t.inode != 0 && !t.isFiles(h) || has(s.onTop[o.dev], t) && o.dev != 0 {
 					continue
 				}
-				if aim == toObserve && o.sibling(t) {
+				if aim == toObserve && !t.layer.Orphan && o.sibling(t) {
 					continue
 				}
 				if o.dev != 0 {
@@ -95,7 +96,7 @@ func (s *scene) stacks() []stack {
 					return handle{}, false
 				}
 				var seen handle
-				if promptly(func() (err error) { seen, err = s.handle(pid + "/root" + d.path); return err }) != nil {
+				if promptly(func() (err error) { seen, err = s.handle(pid + "/root" + d.path); return err }) != nil || seen.ino == 0 {
 					return handle{}, false
 				}
 				return seen, true

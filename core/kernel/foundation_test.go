@@ -13,8 +13,6 @@ import (
 	"github.com/unmoor/unmoor/core"
 )
 
-const shortName = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
-
 // image is the layer of the image that the store's container stands on, with the short name that the
 // library gives it. The container's own mount is gone.
 func (s *store) image() core.Layer {

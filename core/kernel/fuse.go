@@ -43,7 +43,7 @@ func (s *scene) findServers() {
 		if !ok {
 			link, err := s.readlink(p.dir + "/exe")
 			is = err == nil && strings.HasPrefix(path.Base(trimDeleted(link)), "fuse-overlayfs")
-			if err == nil && exe.mnt != 0 {
+			if err == nil && exe.mnt != 0 && exe.ino != 0 {
 				exes[exe] = is
 			}
 		}
@@ -125,6 +125,16 @@ func (i *Inspector) fuseServers(ctx context.Context) ([]process, error) {
 		procs[k].links[2], _ = i.handle(procs[k].dir + "/exe") // unreadable or a kernel thread: no server of ours
 	})
 	return procs, err
+}
+
+// hidesServers is whether a process that we do not see may serve a layer through FUSE, which the probe is
+// blind to. What procfs hides from an ordinary user is not that user's, and serves no layer of theirs.
+func (i *Inspector) hidesServers() bool {
+	if i.blind == "" || i.rootless && i.hidepid {
+		return false
+	}
+	none, _ := i.noFUSE() // where that cannot be told, there may be some
+	return !none
 }
 
 // noFUSE is whether fusectl lists no connection. It need not be mounted: there is one for all.

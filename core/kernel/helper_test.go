@@ -20,6 +20,9 @@ import (
 	"github.com/unmoor/unmoor/core"
 )
 
+// deadVariable has a helper end its first thread.
+const deadVariable = "UNMOOR_KERNEL_TEST_DEAD"
+
 const helperVariable = "UNMOOR_KERNEL_TEST_HELPER"
 
 func TestMain(m *testing.M) {
@@ -46,7 +49,14 @@ func help(mode string, args []string) error {
 		// SIGTERM is ignored by the parent's disposition: see ignoreTerm.
 		ignoreTerm()
 		check = func() ([]byte, error) { return []byte(hello), nil }
-	case "cwd":
+	case "cwd": // with a file open too, where one is named
+		for _, name := range args[1:] {
+			f, err := os.Open(name)
+			if err != nil {
+				return err
+			}
+			defer f.Close()
+		}
 		if err := os.Chdir(filepath.Join(args[0], "etc")); err != nil {
 			return err
 		}
@@ -57,6 +67,58 @@ func help(mode string, args []string) error {
 			return err
 		}
 		check = func() ([]byte, error) { return io.ReadAll(io.NewSectionReader(f, 0, 1<<10)) }
+	case "directory":
+		dir, err := unix.Open(filepath.Join(args[0], "etc"), unix.O_RDONLY|unix.O_DIRECTORY, 0)
+		if err != nil {
+			return err
+		}
+		check = func() ([]byte, error) {
+			fd, err := unix.Openat(dir, "hello", unix.O_RDONLY, 0)
+			if err != nil {
+				return nil, err
+			}
+			f := os.NewFile(uintptr(fd), "hello")
+			defer f.Close()
+			return io.ReadAll(f)
+		}
+	case "namespace": // keeps that of another process
+		f, err := os.Open("/proc/" + args[0] + "/ns/mnt")
+		if err != nil {
+			return err
+		}
+		check = func() ([]byte, error) {
+			var b []byte
+			err := inNamespace(f, func() (err error) { b, err = os.ReadFile("/etc/hello"); return err })
+			return b, err
+		}
+	case "hidden": // in a mount namespace of its own: an ordinary user from whom procfs hides the others
+		if err := errors.Join(private(), unix.Mount("proc", "/proc", "proc", 0, "hidepid=2"), syscall.Setresgid(65534, 65534, 65534),
+			syscall.Setresuid(65534, 65534, 65534), unix.Prctl(unix.PR_SET_DUMPABLE, 1, 0, 0, 0)); err != nil {
+			return err
+		}
+		return helpNew()
+	case "powerless": // in a mount namespace of its own
+		if err := private(); err != nil {
+			return err
+		}
+		runtime.LockOSThread()
+		header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+		var none [2]unix.CapUserData
+		if err := unix.Capset(&header, &none[0]); err != nil {
+			return err
+		}
+		return helpNew()
+	case "deep": // its working directory has a path longer than a page
+		if err := os.Chdir(args[0]); err != nil {
+			return err
+		}
+		for range 20 {
+			name := strings.Repeat("x", 250)
+			if err := errors.Join(unix.Mkdir(name, 0o755), unix.Chdir(name)); err != nil {
+				return err
+			}
+		}
+		check = func() ([]byte, error) { return []byte(hello), nil }
 	case "mmap":
 		f, err := os.Open(filepath.Join(args[0], "etc/hello"))
 		if err != nil {
@@ -127,6 +189,9 @@ func help(mode string, args []string) error {
 	default:
 		return fmt.Errorf("no mode %q", mode)
 	}
+	if os.Getenv(deadVariable) != "" {
+		endFirstThread()
+	}
 	fmt.Println("ready")
 	in := bufio.NewScanner(os.Stdin)
 	for in.Scan() {
@@ -137,6 +202,20 @@ func help(mode string, args []string) error {
 		}
 	}
 	return nil
+}
+
+// helpNew says what becomes of an Inspector here.
+func helpNew() error {
+	i, err := New(Options{})
+	fmt.Println("ready")
+	bufio.NewScanner(os.Stdin).Scan()
+	if err != nil {
+		var namespace *NamespaceError
+		fmt.Printf("namespace=%t %v\n", errors.As(err, &namespace), err)
+		return nil
+	}
+	fmt.Printf("hidepid=%t rootless=%t %s\n", i.hidepid, i.rootless, i.blind)
+	return i.Close()
 }
 
 func private() error { return unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, "") }
@@ -184,8 +263,20 @@ type helper struct {
 // start starts a helper and waits until it is ready.
 func start(t *testing.T, attr *syscall.SysProcAttr, mode string, args ...string) *helper {
 	t.Helper()
+	return startWith(t, attr, helperVariable+"="+mode, args...)
+}
+
+// startDead starts a helper whose first thread has ended.
+func startDead(t *testing.T, attr *syscall.SysProcAttr, mode string, args ...string) *helper {
+	t.Helper()
+	t.Setenv(deadVariable, "yes")
+	return startWith(t, attr, helperVariable+"="+mode, args...)
+}
+
+func startWith(t *testing.T, attr *syscall.SysProcAttr, mode string, args ...string) *helper {
+	t.Helper()
 	cmd := exec.Command("/proc/self/exe", args...)
-	cmd.Env = append(os.Environ(), helperVariable+"="+mode)
+	cmd.Env = append(os.Environ(), mode)
 	cmd.SysProcAttr = attr
 	cmd.Dir = "/"
 	cmd.Stderr = os.Stderr
@@ -262,6 +353,13 @@ type store struct {
 
 var stores atomic.Int64
 
+// imageName and shortName are those of the image's layer in all stores of this process: two stores that have
+// the same image have them in common, and another run of these tests at the same time does not.
+var (
+	imageName = fmt.Sprintf("bead%060x", os.Getpid())
+	shortName = fmt.Sprintf("BEAD%022X", os.Getpid())
+)
+
 // newStore makes a layer, mounted where its driver mounts.
 func newStore(t *testing.T, driver string) *store {
 	t.Helper()
@@ -281,7 +379,7 @@ func newStore(t *testing.T, driver string) *store {
 		at := filepath.Join(dir, "overlay", id)
 		s.layer = core.Layer{ID: core.LayerID(id), Directory: at, MountPoint: filepath.Join(at, "merged"),
 			UpperDir: filepath.Join(at, "diff"), Driver: "overlay"}
-		s.lower = filepath.Join(dir, "overlay", strings.Repeat("bead", 16), "diff")
+		s.lower = filepath.Join(dir, "overlay", imageName, "diff")
 		s.mkdir(s.layer.MountPoint, s.layer.UpperDir, filepath.Join(at, "work"))
 	}
 	s.mkdir(filepath.Join(s.lower, "etc"), filepath.Join(s.lower, "data"))

@@ -1,6 +1,7 @@
 package kernel
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -40,6 +41,8 @@ type Inspector struct {
 	rootless bool
 	// blind says in one clause why there may be processes that procfs does not show; "" if not.
 	blind string
+	// hidepid is whether that is since procfs hides the processes of other users.
+	hidepid bool
 
 	prober prober
 	// fusectl lists the FUSE connections.
@@ -114,10 +117,14 @@ func (i *Inspector) orient(o Options) error {
 	if pid, err := i.readlink("self/ns/pid"); (err != nil || pid != initialPIDNamespace) && !o.AllProcessesHere {
 		i.blind = "unmoor is in a pid namespace of its own and does not see the processes of the host"
 	}
-	if i.rootless && i.hidesProcesses() {
+	if (i.rootless || !i.seesAll()) && i.hidesProcesses() {
+		i.hidepid = i.blind == ""
 		i.blind = "procfs is mounted with hidepid and hides the processes of others"
 	}
 	where, err := i.standing()
+	if err != nil && i.rootless && i.blind != "" {
+		return nil // pid 1 is hidden too; as below
+	}
 	if err != nil {
 		return fmt.Errorf("compare our mounts with those of pid 1: %w", err)
 	}
@@ -216,6 +223,16 @@ func (i *Inspector) hostNamespace() (*os.File, error) {
 		return i.open("2/ns/mnt")
 	}
 	return nil, first
+}
+
+// seesAll is whether we have CAP_SYS_PTRACE, from which procfs hides nothing.
+func (i *Inspector) seesAll() bool {
+	b, err := i.read("self/status")
+	if err != nil {
+		return false
+	}
+	effective, ok := statusMask(b, "CapEff")
+	return ok && effective&(1<<unix.CAP_SYS_PTRACE) != 0
 }
 
 // hidesProcesses is whether procfs may hide processes of other users from us.
@@ -346,22 +363,34 @@ type handle struct {
 	mnt      uint64 // mountinfo's mount ID; 0 where the kernel does not say (before 5.8)
 }
 
-// handle follows a link of procfs. It never waits for a network or FUSE server.
+// handle follows a link of procfs. It never waits for a network or FUSE server. The inode number is 0 where
+// the file system does not tell us.
 func (i *Inspector) handle(name string) (handle, error) {
-	h, err := statHandle(int(i.proc.Fd()), name)
+	h, err := statMasked(int(i.proc.Fd()), name, unix.STATX_INO|unix.STATX_MNT_ID)
+	if errors.Is(err, unix.EACCES) {
+		// Of a FUSE file system that is its user's alone: it says no more than its device and the mount
+		// (Linux, fs/fuse/dir.c, fuse_getattr). Where procfs refuses, it does so again.
+		h, err = statMasked(int(i.proc.Fd()), name, 0)
+		h.ino = 0
+	}
 	if i.noMountIDs {
 		h.mnt = 0
 	}
 	return h, err
 }
 
+// statHandle is statHandle with all that a handle has.
 func statHandle(dir int, name string) (handle, error) {
+	return statMasked(dir, name, unix.STATX_INO|unix.STATX_MNT_ID)
+}
+
+func statMasked(dir int, name string, mask int) (handle, error) {
 	flags := unix.AT_STATX_DONT_SYNC | unix.AT_NO_AUTOMOUNT
 	if name == "" {
 		flags |= unix.AT_EMPTY_PATH
 	}
 	var st unix.Statx_t
-	if err := unix.Statx(dir, name, flags, unix.STATX_INO|unix.STATX_MNT_ID, &st); err != nil {
+	if err := unix.Statx(dir, name, flags, mask, &st); err != nil {
 		return handle{}, err
 	}
 	h := handle{dev: unix.Mkdev(st.Dev_major, st.Dev_minor), ino: st.Ino}

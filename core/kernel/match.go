@@ -42,7 +42,11 @@ func (s *scene) match(ns uint64, link, text string, h handle) (found []*target, 
 		return s.matchDetached(link, h)
 	}
 	if m == nil || s.devs[m.dev] {
-		found, _ = s.at(s.placeOf(ns, link, text, h, m))
+		place, ok := s.placeOf(ns, link, text, h, m)
+		if !ok {
+			return s.matchByFileHandle(link, h)
+		}
+		found, _ = s.at(place)
 	}
 	if m == nil && len(found) == 0 && (s.devs[h.dev] || !s.superblocks[h.dev]) {
 		return s.matchDetached(link, h)
@@ -50,26 +54,27 @@ func (s *scene) match(ns uint64, link, text string, h handle) (found []*target, 
 	return found, false
 }
 
-// placeOf reads where an object is. m is its mount, nil where the kernel does not say.
-func (s *scene) placeOf(ns uint64, link, text string, h handle, m *mount) location {
+// placeOf reads where an object is. m is its mount, nil where the kernel does not say. ok is false where
+// there is an object whose path cannot be told: one longer than a page has none.
+func (s *scene) placeOf(ns uint64, link, text string, h handle, m *mount) (place location, ok bool) {
 	if m == nil && !s.devs[h.dev] {
-		return location{}
+		return location{}, true
 	}
-	if h.mnt != 0 {
+	cached := h.mnt != 0 && h.ino != 0
+	if cached {
 		s.paths.Lock()
 		place, ok := s.paths.places[h]
 		s.paths.Unlock()
 		if ok {
-			return place
+			return place, true
 		}
 	}
 	if text == "" {
 		var err error
 		if text, err = s.readlink(link); err != nil {
-			return location{}
+			return location{}, vanished(err)
 		}
 	}
-	var place location
 	p := trimDeleted(text)
 	if m == nil {
 		if n := s.tables.byInode[ns]; n != nil {
@@ -79,12 +84,12 @@ func (s *scene) placeOf(ns uint64, link, text string, h handle, m *mount) locati
 	if m != nil {
 		place, _ = m.at(p)
 	}
-	if h.mnt != 0 {
+	if cached {
 		s.paths.Lock()
 		s.paths.places[h] = place
 		s.paths.Unlock()
 	}
-	return place
+	return place, true
 }
 
 // cheap matches root, cwd and exe of every process.
@@ -180,22 +185,18 @@ func (s *scene) deep(ctx context.Context) error {
 		hits   []hit
 		others []*process
 		strays []hit
-		failed = make(map[int]error)
+		failed = make(map[int]bool)
 		pinned = make(map[uint64]string)
 	)
-	look := func(p *process) (gone bool) {
-		if p.self() || p.gone {
-			return false
-		}
-		s.scanThreads(p, func(thread *process) {
+	read := func(p *process) error {
+		byThreads := s.scanThreads(p, func(thread *process) {
 			mu.Lock()
 			others = append(others, thread)
 			mu.Unlock()
 		})
-		err := s.scanFiles(p, func(f openFile) {
-			link := strconv.Itoa(p.pid) + "/" + f.link
-			found, stray := s.match(p.ns, link, "", f.handle)
-			ns := s.pinnedBy(link, f)
+		byFiles := s.scanFiles(p, func(f openFile) {
+			found, stray := s.match(p.ns, f.link, "", f.handle)
+			ns := s.pinnedBy(f.link, f)
 			if len(found) == 0 && !stray && ns == 0 {
 				return
 			}
@@ -206,21 +207,45 @@ func (s *scene) deep(ctx context.Context) error {
 			mu.Lock()
 			defer mu.Unlock()
 			if ns != 0 {
-				pinned[ns] = link
+				pinned[ns] = f.link
 			}
 			if len(found) > 0 {
-				hits = append(hits, hit{p, link, detail, found})
+				hits = append(hits, hit{p, f.link, detail, found})
 			}
 			if stray {
-				strays = append(strays, hit{process: p, link: link})
+				strays = append(strays, hit{process: p, link: f.link})
 			}
 		})
-		if denied(err) && s.ours(p.pid) {
+		return errors.Join(byThreads, byFiles)
+	}
+	fail := func(p *process) {
+		if s.ours(p.pid) {
 			mu.Lock()
-			failed[p.pid] = err
+			failed[p.pid] = true
 			mu.Unlock()
 		}
-		return s.ended(p.dir) // perhaps before all of its files were seen
+	}
+	look := func(p *process) (gone bool) {
+		if p.self() || p.gone {
+			return false
+		}
+		for range 3 {
+			err := read(p)
+			if !s.ended(p.dir) {
+				if err != nil {
+					fail(p)
+				}
+				return false
+			}
+			// Ended perhaps before all of its files were seen, or only the thread that was looked at has.
+			rest := s.scanProcess(p.pid, 0)
+			if rest.gone || rest.dir == p.dir {
+				return true
+			}
+			p = &rest
+		}
+		fail(p)
+		return true
 	}
 	if err := parallel(ctx, len(s.procs), s.onHost, func(k int) { look(&s.procs[k]) }); err != nil {
 		return err
@@ -236,6 +261,9 @@ func (s *scene) deep(ctx context.Context) error {
 		s.matchLinks(p)
 	}
 	for _, thread := range others {
+		if thread.unreadable {
+			failed[thread.pid] = true
+		}
 		if !s.inMain(thread) {
 			s.matchLinks(thread)
 		}
@@ -261,7 +289,8 @@ func (s *scene) deep(ctx context.Context) error {
 // inMain is whether a thread has the directories of its process's first thread.
 func (s *scene) inMain(thread *process) bool {
 	p := s.byPID[thread.pid]
-	return p != nil && p.ns == thread.ns && p.links[0] == thread.links[0] && p.links[1] == thread.links[1]
+	return p != nil && p.ns == thread.ns && p.links[0] == thread.links[0] && p.links[1] == thread.links[1] &&
+		p.links[0].ino != 0 && p.links[1].ino != 0
 }
 
 // pinnedBy is the mount namespace that a descriptor keeps and that was not read; 0 where it is

@@ -15,10 +15,9 @@ type namespace struct {
 	mounts []mount
 	byID   map[uint64]*mount
 	// processes are those seen in it, ourselves left out.
-	processes []int
-	// through is a path of procfs that opens it; "" where no process does. pin is the mount point of
-	// nsfs on the host that does, where nothing else does.
-	through, pin string
+	processes []*process
+	// pin is the mount point of nsfs on the host that opens it, where nothing else does.
+	pin string
 }
 
 func newNamespace(inode uint64, mounts []mount) *namespace {
@@ -58,10 +57,10 @@ func (t *tables) add(n *namespace) {
 // of nsfs names.
 func (i *Inspector) readTables(procs []process) (*tables, error) {
 	t := &tables{byInode: make(map[uint64]*namespace)}
-	through := make(map[uint64]string)
-	for _, p := range procs {
-		if _, ok := through[p.ns]; !ok && p.ns != 0 {
-			through[p.ns] = p.dir + "/ns/mnt"
+	within := make(map[uint64][]*process)
+	for k := range procs {
+		if p := &procs[k]; p.ns != 0 && !p.self() {
+			within[p.ns] = append(within[p.ns], p)
 		}
 	}
 	err := i.onHost(func() error { return i.walkNamespaces(t) })
@@ -76,35 +75,44 @@ func (i *Inspector) readTables(procs []process) (*tables, error) {
 		t.reads++
 		t.add(newNamespace(i.host, mounts))
 	}
-	missing := make([]uint64, 0, len(through))
-	for inode := range through {
+	missing := make([]uint64, 0, len(within))
+	for inode := range within {
 		if t.byInode[inode] == nil {
 			missing = append(missing, inode)
 		}
 	}
 	slices.Sort(missing)
 	for _, inode := range missing {
-		mounts, err := i.mountsThrough(through[inode])
-		if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ESRCH) {
-			continue // its last process has ended, or the probe will tell
+		i.readThrough(t, inode, within[inode])
+	}
+	if i.own != i.host && t.byInode[i.own] == nil {
+		i.readThrough(t, i.own, []*process{{dir: "self"}})
+	}
+	i.pinned(t)
+	for _, n := range t.list {
+		n.processes = within[n.inode]
+	}
+	return t, nil
+}
+
+// readThrough reads the mounts of a namespace through the first of its processes that has not ended.
+func (i *Inspector) readThrough(t *tables, inode uint64, processes []*process) {
+	for _, p := range processes {
+		mounts, whole, err := i.mountsThrough(p.dir, inode)
+		if vanished(err) {
+			continue // where all have ended, the probe will tell
 		}
 		t.reads++
 		if err != nil {
 			t.hidden = append(t.hidden, fmt.Sprintf("the mounts of namespace %s cannot be read: %v", nsName(inode), err))
-			continue
+			return
+		}
+		if !whole {
+			t.hidden = append(t.hidden, fmt.Sprintf("of the mounts of namespace %s only those that process %d sees can be read", nsName(inode), p.pid))
 		}
 		t.add(newNamespace(inode, mounts))
+		return
 	}
-	for _, n := range t.list {
-		n.through = through[n.inode]
-	}
-	i.pinned(t)
-	for _, p := range procs {
-		if n := t.byInode[p.ns]; n != nil && p.pid != os.Getpid() && p.task == 0 {
-			n.processes = append(n.processes, p.pid)
-		}
-	}
-	return t, nil
 }
 
 // readNear reads the namespace that we look through and our own alone.
@@ -117,13 +125,12 @@ func (i *Inspector) readNear() (*tables, error) {
 	t.reads++
 	t.add(newNamespace(i.host, mounts))
 	if i.own != i.host {
-		mounts, err := i.mountsThrough("self/ns/mnt")
+		mounts, _, err := i.mountsThrough("self", i.own)
 		if err != nil {
 			return nil, fmt.Errorf("read our own mounts: %w", err)
 		}
 		t.reads++
 		t.add(newNamespace(i.own, mounts))
-		t.byInode[i.own].through = "self/ns/mnt"
 	}
 	return t, nil
 }
@@ -169,21 +176,36 @@ func (i *Inspector) mountinfo(dir string) ([]mount, error) {
 	return readMountinfo(f)
 }
 
-// mountsThrough reads the mountinfo of another namespace. From within, where that is allowed:
-// a process that did a chroot shows a part of it only.
-func (i *Inspector) mountsThrough(link string) (mounts []mount, err error) {
-	namespace, err := i.open(link)
-	if err == nil {
-		err = inNamespace(namespace, func() error {
-			mounts, err = i.mountinfo("thread-self")
-			return err
-		})
-		namespace.Close()
+// mountsThrough reads the mounts of the namespace that a process is in: from within, where that is
+// allowed. Else it reads what the process sees of them, which after a chroot is not the whole.
+func (i *Inspector) mountsThrough(dir string, inode uint64) (mounts []mount, whole bool, err error) {
+	err = i.throughProcess(dir, inode, func() error {
+		mounts, err = i.mountinfo("thread-self")
+		return err
+	})
+	if denied(err) {
+		mounts, err = i.mountinfo(dir)
+		return mounts, false, err
 	}
-	if errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES) {
-		return i.mountinfo(link[:len(link)-len("/ns/mnt")])
+	return mounts, true, err
+}
+
+// throughProcess runs f in the mount namespace that a process is in. The error is ENOENT where that is
+// another one by now.
+func (i *Inspector) throughProcess(dir string, inode uint64, f func() error) error {
+	namespace, err := i.open(dir + "/ns/mnt")
+	if err != nil {
+		return err
 	}
-	return mounts, err
+	defer namespace.Close()
+	var st unix.Stat_t
+	if err := unix.Fstat(int(namespace.Fd()), &st); err != nil {
+		return err
+	}
+	if st.Ino != inode {
+		return fmt.Errorf("process %s is in another mount namespace by now: %w", dir, unix.ENOENT)
+	}
+	return inNamespace(namespace, f)
 }
 
 // walkNamespaces reads every namespace that listmount reaches. It runs on the host.
@@ -332,19 +354,18 @@ func (i *Inspector) enter(n *namespace, f func() error) error {
 	if n.inode == i.host {
 		return i.onHost(f)
 	}
-	if n.through != "" {
-		namespace, err := i.open(n.through)
-		if err != nil {
+	gone := fmt.Errorf("%s is gone: %w", nsName(n.inode), unix.ENOENT)
+	processes := n.processes
+	if n.inode == i.own {
+		processes = []*process{{dir: "self"}}
+	}
+	for _, p := range processes {
+		entered := false
+		err := i.throughProcess(p.dir, n.inode, func() error { entered = true; return f() })
+		if entered || !vanished(err) {
 			return err
 		}
-		defer namespace.Close()
-		var st unix.Stat_t
-		if err := unix.Fstat(int(namespace.Fd()), &st); err != nil {
-			return err
-		}
-		if st.Ino == n.inode {
-			return inNamespace(namespace, f)
-		}
+		gone = err
 	}
 	if n.pin != "" {
 		return i.throughPin(n.pin, n.inode, f)
@@ -363,8 +384,8 @@ func (i *Inspector) enter(n *namespace, f func() error) error {
 			return false, inNamespace(namespace, f)
 		})
 	})
-	if err == nil && !entered {
-		return fmt.Errorf("%s is gone: %w", nsName(n.inode), unix.ENOENT)
+	if !entered && (err == nil || unsupported(err)) {
+		return gone
 	}
 	return err
 }

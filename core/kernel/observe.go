@@ -4,8 +4,8 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"strconv"
 	"strings"
+	"time"
 
 	"github.com/unmoor/unmoor/core"
 )
@@ -40,14 +40,30 @@ const (
 )
 
 // look scans, and once more where it met what may have been passing: a container that starts or ends
-// while we look has mounts that are in no namespace yet, or no more.
-func (i *Inspector) look(ctx context.Context, layers []core.Layer, aim purpose) (s *scene, err error) {
-	for range 3 {
-		if s, err = i.lookOnce(ctx, layers, aim); err != nil || !s.wavers() {
-			break
+// while we look has mounts that are in no namespace yet, or no more. Where it named a process that is about
+// to end, it waits for that and looks anew.
+func (i *Inspector) look(ctx context.Context, layers []core.Layer, aim purpose) (*scene, error) {
+	const most = 3
+	end := time.Now().Add(dyingTime)
+	for n := 1; ; {
+		s, err := i.lookOnce(ctx, layers, aim)
+		if err != nil {
+			return nil, err
 		}
+		if ended, err := i.outlive(ctx, s.dying(), end); err != nil {
+			return nil, err
+		} else if ended && time.Now().Before(end) {
+			continue
+		}
+		if n == most || !s.wavers() {
+			return s, nil
+		}
+		// Time for what was passing to pass.
+		if err := sleep(ctx, time.Duration(n)*10*time.Millisecond); err != nil {
+			return nil, err
+		}
+		n++
 	}
-	return s, err
 }
 
 // wavers is whether a layer's verdict hangs on a process that may have been passing.
@@ -97,6 +113,9 @@ func (i *Inspector) lookOnce(ctx context.Context, layers []core.Layer, aim purpo
 	if asked < 0 && len(s.overlayStrays)+len(s.unreadable)+len(s.tables.hidden) > 0 {
 		s.probes(true)
 	}
+	if err := s.awaitEnds(ctx); err != nil {
+		return nil, err
+	}
 	for _, t := range s.targets {
 		if !t.decided() {
 			s.expireAll(t)
@@ -130,19 +149,43 @@ func (s *scene) probes(must bool) (asked int) {
 	return len(ask)
 }
 
+// awaitEnds gives superblocks that nobody is seen to hold the time to shut down: whoever let go of one may
+// be at it still.
+func (s *scene) awaitEnds(ctx context.Context) error {
+	end := time.Now().Add(endTime)
+	for _, t := range s.targets {
+		if t.life != lifeLive || t.mounted() || t.decided() || len(t.holders) > 0 {
+			continue
+		}
+		life, err := s.await(ctx, t, time.Until(end))
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if err != nil {
+			t.hold(core.EvidenceProbe, t.layer.UpperDir, "%v", err)
+			continue
+		}
+		t.life = life
+	}
+	return nil
+}
+
+// endTime is how long superblocks may take to shut down, in all.
+const endTime = 250 * time.Millisecond
+
 // wantsDeep is whether a layer's use is open that only the dear scan can tell.
 func (s *scene) wantsDeep(aim purpose) bool {
 	for _, t := range s.targets {
 		if t.decided() || len(t.holders) > 0 && t.place == (location{}) {
 			continue
 		}
-		if aim == toRelease && t.overlay() && !t.fuse && t.mounted() {
+		if aim == toRelease && !t.scanOnly() && t.mounted() {
 			s.expireAll(t)
 			if len(t.holders) == 0 {
 				continue
 			}
 		}
-		if t.alive() || len(t.holders) > 0 || (t.layer.Driver == "vfs" && t.inode != 0) {
+		if t.alive() || len(t.holders) > 0 || t.scanOnly() && t.inode != 0 {
 			return true
 		}
 	}
@@ -166,14 +209,16 @@ func (s *scene) residents(t *target) {
 			continue
 		}
 		before := len(t.users)
-		for _, pid := range p.ns.processes {
-			described, ok := s.describe(pid, func() bool {
-				link, err := s.readlink(strconv.Itoa(pid) + "/ns/mnt")
+		for _, in := range p.ns.processes {
+			described, ok := s.describe(in.pid, func() bool {
+				link, err := s.readlink(in.dir + "/ns/mnt")
 				return err == nil && nsInode(link) == p.ns.inode
 			})
-			if ok {
-				t.user(described, "runs in a mount namespace with the container mounted in it", m.point)
+			if !ok {
+				t.fleeting = true
+				continue
 			}
+			t.user(described, "runs in a mount namespace with the container mounted in it", m.point)
 		}
 		if len(t.users) == before {
 			t.hold(core.EvidenceMount, m.point, "it is mounted at %s in mount namespace %s, which is kept without a process in it",
@@ -198,35 +243,43 @@ func (s *scene) doubts(t *target) {
 	if t.fleeting {
 		t.hold(core.EvidenceProbe, "", "processes that use it come and go faster than they can be named")
 	}
-	vfs := t.layer.Driver == "vfs" && t.inode != 0
-	if !t.alive() && !vfs && len(t.holders) == 0 {
+	byScan := t.scanOnly() && t.inode != 0
+	if !t.alive() && !byScan && len(t.holders) == 0 {
 		return
 	}
-	if t.life == lifeLive && !t.mounted() {
+	unmounted := t.life == lifeLive && !t.mounted()
+	if unmounted {
 		t.hold(core.EvidenceProbe, t.layer.UpperDir, "a superblock of it lives that is mounted in no reachable mount namespace")
 	}
 	if t.server != 0 && !t.mounted() {
 		t.hold(core.EvidenceProbe, t.layer.UpperDir, "process %d serves it through FUSE to a mount in no reachable mount namespace", t.server)
 	}
-	if vfs {
+	if byScan {
 		t.holders = append(t.holders, s.strays...)
 	}
-	if t.life == lifeLive && !t.mounted() {
+	if unmounted {
 		t.holders = append(t.holders, s.overlayStrays...)
 	}
-	if s.hasty && (!t.overlay() || t.fuse) {
+	if s.hasty && t.scanOnly() {
 		t.hold(core.EvidenceProbe, "", "processes come faster than they can be looked at")
 	}
-	if len(s.unreadable) > 0 {
+	if len(s.unreadable) > 0 && !s.private(t) {
 		t.hold(core.EvidenceProbe, "", "%d processes may use it and cannot be looked into (pid %s)",
 			len(s.unreadable), strings.Join(s.unreadable[:min(len(s.unreadable), 8)], ", "))
 	}
 	for _, hidden := range s.tables.hidden {
 		t.hold(core.EvidenceProbe, "", "%s", hidden)
 	}
-	if s.blind != "" {
+	if s.blind != "" && (!s.hidepid || !s.private(t)) {
 		t.hold(core.EvidenceProbe, "", "%s", s.blind)
 	}
+}
+
+// private is whether it is a layer of an ordinary user's image that is mounted nowhere. The user's
+// processes outside of our user namespace can never be looked into: to heed them would keep every image
+// for ever. What they could have of it is a descriptor of a mount that is in no namespace.
+func (s *scene) private(t *target) bool {
+	return s.rootless && t.lower() && !t.alive() && len(t.mounts) == 0
 }
 
 // observation is the word about one layer.

@@ -51,7 +51,7 @@ func TestForksAllTheTime(t *testing.T) {
 		refused(t, i, s.layer)
 	}
 	s.do(os.RemoveAll(filepath.Join(s.layer.MountPoint, "etc")))
-	for end := time.Now().Add(5 * time.Second); observe(t, i, s.layer).Use != core.UseIdle; {
+	for end := time.Now().Add(30 * time.Second); observe(t, i, s.layer).Use != core.UseIdle; {
 		if time.Now().After(end) {
 			t.Fatal("still in use")
 		}
@@ -71,16 +71,16 @@ func TestForksElsewhere(t *testing.T) {
 	busy.Dir = "/"
 	s.do(busy.Start())
 	t.Cleanup(func() { _ = busy.Process.Kill(); _ = busy.Wait() })
-	// How often it is depends on what else runs here.
-	idle := 0
-	for range 10 {
+	// On a machine that others load too, not every look gets through.
+	looks, idle := 0, 0
+	for end := time.Now().Add(30 * time.Second); idle < 5 && time.Now().Before(end); looks++ {
 		if observe(t, i, s.layer).Use == core.UseIdle {
 			idle++
 		}
 	}
-	t.Logf("measured: idle %d times of 10 while processes come and go", idle)
-	if idle == 0 {
-		t.Error("never idle")
+	t.Logf("measured: idle %d times of %d while processes come and go", idle, looks)
+	if idle < 5 {
+		t.Errorf("idle %d times of %d", idle, looks)
 	}
 }
 
@@ -107,29 +107,67 @@ func TestUnmoorItself(t *testing.T) {
 	}
 }
 
-// A process on a file system whose server is stopped, and which is mounted nowhere any more.
-func TestDeadFileSystem(t *testing.T) {
-	s, dead := newStore(t, "overlay"), newStore(t, "overlay")
-	dead.do(unix.Unmount(dead.layer.MountPoint, 0))
+// serve mounts the layer through FUSE instead, by a server that stays a child of ours.
+func (s *store) serve() *exec.Cmd {
+	s.t.Helper()
+	s.do(unix.Unmount(s.layer.MountPoint, 0))
 	program, err := exec.LookPath("fuse-overlayfs")
 	if err != nil {
-		skip(t, "fuse-overlayfs is not installed")
+		skip(s.t, "fuse-overlayfs is not installed")
 	}
-	server := exec.Command(program, "-f", "-o", dead.options(), dead.layer.MountPoint)
+	server := exec.Command(program, "-f", "-o", s.options(), s.layer.MountPoint)
 	s.do(server.Start())
-	t.Cleanup(func() {
+	s.t.Cleanup(func() {
 		_ = server.Process.Signal(unix.SIGCONT)
 		_ = server.Process.Kill()
 		_ = server.Wait()
 	})
-	for end := time.Now().Add(5 * time.Second); ; time.Sleep(10 * time.Millisecond) {
-		if left, err := dead.mountsBelow(); err != nil || len(left) > 0 {
-			break
+	for end := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		if left, err := s.mountsBelow(); err != nil || len(left) > 0 {
+			return server
 		}
 		if time.Now().After(end) {
-			t.Fatal("not mounted")
+			s.t.Fatal("not mounted")
 		}
 	}
+}
+
+// A process that was killed and takes its time: closing a file, it waits for the file's server.
+func TestDyingProcess(t *testing.T) {
+	for _, driver := range []string{"overlay", "vfs"} {
+		t.Run(driver, func(t *testing.T) {
+			s, slow := newStore(t, driver), newStore(t, "overlay")
+			server := slow.serve()
+			h := start(t, nil, "cwd", s.layer.MountPoint, filepath.Join(slow.layer.MountPoint, "etc/hello"))
+			i := inspector(t)
+			t.Cleanup(func() { _ = server.Process.Signal(unix.SIGCONT) }) // before the helper is waited for
+			s.do(server.Process.Signal(unix.SIGSTOP))
+			s.do(h.Process.Kill())
+			for end := time.Now().Add(20 * time.Second); !i.isDying(h.Process.Pid); time.Sleep(time.Millisecond) {
+				if time.Now().After(end) {
+					t.Fatal("it does not die")
+				}
+			}
+			// For as long as it does not end it is a user, and nobody waits for ever.
+			if o := observe(t, i, s.layer); o.Use != core.UseInUse || core.Processes(o.Evidence)[0].PID != h.Process.Pid {
+				t.Fatalf("server stopped: %s", dump(o))
+			}
+			refused(t, i, s.layer)
+			go func() {
+				time.Sleep(dyingTime / 4)
+				_ = server.Process.Signal(unix.SIGCONT)
+			}()
+			if o := observe(t, i, s.layer); o.Use != core.UseIdle {
+				t.Errorf("server goes on: %s", dump(o))
+			}
+		})
+	}
+}
+
+// A process on a file system whose server is stopped, and which is mounted nowhere any more.
+func TestDeadFileSystem(t *testing.T) {
+	s, dead := newStore(t, "overlay"), newStore(t, "overlay")
+	server := dead.serve()
 	h := start(t, nil, "cwd", dead.layer.MountPoint)
 	s.do(server.Process.Signal(unix.SIGSTOP))
 	s.do(unix.Unmount(dead.layer.MountPoint, unix.MNT_DETACH))

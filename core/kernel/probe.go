@@ -31,13 +31,54 @@ type prober struct {
 	err  error
 }
 
-func (p *prober) prepare() {
+func (i *Inspector) prepareProbe() error {
+	p := &i.prober
 	p.once.Do(func() {
 		p.work, p.err = detached("tmpfs")
-		if errors.Is(p.err, unix.ENOSYS) {
+		switch {
+		case errors.Is(p.err, unix.ENOSYS):
 			p.dir, p.err = tmpfsDir()
+		case p.err == nil:
+			p.err = i.calibrate()
 		}
 	})
+	return p.err
+}
+
+// calibrate probes an overlay of its own, on the tmpfs, which must be seen.
+func (i *Inspector) calibrate() error {
+	root := int(i.prober.work.Fd())
+	for _, name := range []string{"lower", "upper", "work"} {
+		if err := unix.Mkdirat(root, name, 0o700); err != nil {
+			return fmt.Errorf("make a directory on the tmpfs: %w", err)
+		}
+	}
+	fs, err := unix.Fsopen("overlay", unix.FSOPEN_CLOEXEC)
+	if err != nil {
+		return fmt.Errorf("fsopen overlay: %w", err)
+	}
+	defer unix.Close(fs)
+	at := i.fdPath(i.prober.work)
+	for _, option := range [][2]string{{"lowerdir", at + "/lower"}, {"upperdir", at + "/upper"}, {"workdir", at + "/work"}} {
+		if err := unix.FsconfigSetString(fs, option[0], option[1]); err != nil {
+			return nil // as of the creation
+		}
+	}
+	if err := unix.FsconfigCreate(fs); err != nil {
+		// Before 6.15 or so an overlay cannot stand on a mount that is in no namespace, and no tmpfs can
+		// be an upper directory of an ordinary user's before 5.11: nothing to see.
+		i.log.Debug("the probe cannot be tried out", "error", err)
+		return nil
+	}
+	dir, err := os.OpenFile(at+"/upper", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("open the upper directory: %w", err)
+	}
+	defer dir.Close()
+	if err := i.attempt(dir); !errors.Is(err, unix.EBUSY) {
+		return fmt.Errorf("the kernel does not tell of a live overlay superblock: %v", err)
+	}
+	return nil
 }
 
 func (p *prober) close() {
@@ -68,9 +109,13 @@ func (i *Inspector) life(upper string) (life, error) {
 		// The kernel refuses such an upper directory with EINVAL before it looks at the flag.
 		return lifeUnknown, fmt.Errorf("%s is on a read-only mount", upper)
 	}
-	i.prober.prepare()
-	if i.prober.err != nil {
-		return lifeUnknown, fmt.Errorf("prepare the probe: %w", i.prober.err)
+	if err := i.prepareProbe(); err != nil {
+		return lifeUnknown, fmt.Errorf("prepare the probe: %w", err)
+	}
+	// Where the mount cannot be cloned, the kernel says EINVAL before it looks at the flag: of an unbindable
+	// mount, say (Linux, fs/namespace.c, clone_private_mount).
+	if err := clonable(dir); err != nil {
+		return lifeUnknown, fmt.Errorf("clone the mount of %s: %w", upper, err)
 	}
 	// Another probe of the same directory holds its flag for an instant.
 	for try := 0; ; try++ {
@@ -89,6 +134,18 @@ func (i *Inspector) life(upper string) (life, error) {
 		}
 		time.Sleep(3 * time.Millisecond)
 	}
+}
+
+// clonable is whether the mount that a directory is on can be cloned; before Linux 5.2 it is taken for so.
+func clonable(dir *os.File) error {
+	fd, err := unix.OpenTree(int(dir.Fd()), "", unix.AT_EMPTY_PATH|unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
+	if errors.Is(err, unix.ENOSYS) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return unix.Close(fd)
 }
 
 var errMounted = errors.New("the mount that must fail succeeded")

@@ -21,6 +21,9 @@ type stat struct {
 	startTime uint64
 }
 
+// ended is whether a process, or a thread, is dead and was not waited for yet.
+func (s stat) ended() bool { return s.state == 'Z' || s.state == 'X' }
+
 // kernelThread is PF_KTHREAD of include/linux/sched.h.
 const kernelThread = 0x00200000
 
@@ -68,6 +71,17 @@ func parseUID(b []byte) (int, error) {
 		return int(uid), nil
 	}
 	return 0, errors.New("process status: no user")
+}
+
+// statusMask reads a mask of bits out of /proc/PID/status.
+func statusMask(b []byte, name string) (uint64, bool) {
+	for line := range bytes.Lines(b) {
+		if rest, ok := bytes.CutPrefix(line, []byte(name+":")); ok {
+			mask, err := strconv.ParseUint(string(bytes.TrimSpace(rest)), 16, 64)
+			return mask, err == nil
+		}
+	}
+	return 0, false
 }
 
 // parseCgroup reads /proc/PID/cgroup: the path in the unified hierarchy, or in systemd's own of
@@ -123,14 +137,38 @@ func (i *Inspector) stat(pid int) (stat, error) {
 	return parseStat(b)
 }
 
+// running is the directory below procfs of a process, or of another thread of it where the first one has
+// ended: the kernel tells little of the first one then. ok is false where all of it has ended.
+func (i *Inspector) running(pid int, first stat) (dir string, ok bool) {
+	dir = strconv.Itoa(pid)
+	if !first.ended() {
+		return dir, true
+	}
+	tasks, err := i.names(dir + "/task")
+	if err != nil {
+		return "", false
+	}
+	for _, task := range tasks {
+		if b, err := i.read(dir + "/task/" + task + "/stat"); err == nil {
+			if s, err := parseStat(b); err == nil && !s.ended() {
+				return dir + "/task/" + task, true
+			}
+		}
+	}
+	return "", false
+}
+
 // describe tells of a process what can be told. ok is false where it ended meanwhile, or no longer
 // does what confirm looks for: its pid may be another process's by now.
 func (i *Inspector) describe(pid int, confirm func() bool) (p core.Process, ok bool) {
 	before, err := i.stat(pid)
-	if err != nil || before.state == 'Z' || before.state == 'X' || !confirm() {
+	if err != nil {
 		return core.Process{}, false
 	}
-	dir := strconv.Itoa(pid)
+	dir, ok := i.running(pid, before)
+	if !ok || !confirm() {
+		return core.Process{}, false
+	}
 	p = core.Process{PID: pid, StartTime: before.startTime, UID: -1}
 	cmdline, _ := i.read(dir + "/cmdline") // shown as the comm
 	p.Command = parseCommand(cmdline, before.comm)

@@ -15,11 +15,28 @@ import (
 	"github.com/unmoor/unmoor/core"
 )
 
-// Release unmounts what is mounted at or below a layer's directory and proves that nothing uses the
+// Release releases the layers one after the other, up to the first that it cannot. Where nothing uses or
+// holds any of several and none is mounted, as is usual for the layers of an image, one look is the proof
+// for all.
+func (i *Inspector) Release(ctx context.Context, layers ...core.Layer) (unmounted []string, err error) {
+	if len(layers) > 1 && i.freeTogether(ctx, layers) {
+		return nil, nil
+	}
+	for _, layer := range layers {
+		more, err := i.release(ctx, layer)
+		unmounted = append(unmounted, more...)
+		if err != nil {
+			return unmounted, err
+		}
+	}
+	return unmounted, nil
+}
+
+// release unmounts what is mounted at or below a layer's directory and proves that nothing uses the
 // layer. The order: refuse where somebody is named or something cannot be found out; unmount plainly,
 // deepest first, in every namespace; probe (overlay), or look again (what has no probe). A mount that
 // a refusal left unmounted stays so: a second superblock on the same upper directory would do harm.
-func (i *Inspector) Release(ctx context.Context, layer core.Layer) (unmounted []string, err error) {
+func (i *Inspector) release(ctx context.Context, layer core.Layer) (unmounted []string, err error) {
 	if free, err := i.freeAtOnce(ctx, layer); err != nil || free {
 		return nil, err
 	}
@@ -31,6 +48,21 @@ func (i *Inspector) Release(ctx context.Context, layer core.Layer) (unmounted []
 			return unmounted, err
 		}
 	}
+}
+
+// freeTogether is whether one look proves all that release would. What it cannot prove is for release to say.
+func (i *Inspector) freeTogether(ctx context.Context, layers []core.Layer) bool {
+	s, err := i.look(ctx, layers, toRelease)
+	if err != nil {
+		return false
+	}
+	for _, t := range s.targets {
+		probed := t.life == lifeNone || !t.overlay() || t.inode == 0
+		if s.observation(t).Use != core.UseIdle || len(t.mounts) > 0 || t.server != 0 || !probed {
+			return false
+		}
+	}
+	return true
 }
 
 const rounds = 4
@@ -54,7 +86,7 @@ func (i *Inspector) releaseOnce(ctx context.Context, layer core.Layer) (unmounte
 		if err := s.probeSees(t); err != nil {
 			return nil, refuse(core.Observation{}, "%v", err)
 		}
-		if unmounted, err = s.unmountAll(t); err != nil {
+		if unmounted, err = s.unmountAll(ctx, t); err != nil {
 			return unmounted, refuse(core.Observation{Evidence: s.mountEvidence(t)}, "%v", err)
 		}
 	}
@@ -65,7 +97,7 @@ func (i *Inspector) releaseOnce(ctx context.Context, layer core.Layer) (unmounte
 // writable overlay layer that is mounted nowhere. No superblock means that no process in whatever
 // namespace sees the layer through overlay.
 func (i *Inspector) freeAtOnce(ctx context.Context, layer core.Layer) (free bool, err error) {
-	if layer.Driver != "overlay" || layer.UpperDir == "" || layer.Directory == "" {
+	if layer.Driver != "overlay" || layer.UpperDir == "" || layer.Directory == "" || layer.Orphan {
 		return false, nil
 	}
 	near, err := i.readNear()
@@ -77,7 +109,7 @@ func (i *Inspector) freeAtOnce(ctx context.Context, layer core.Layer) (free bool
 		return false, refuse(core.Observation{}, "look for FUSE servers: %v", err)
 	}
 	t := i.newScene(near, servers, []core.Layer{layer}).targets[0]
-	if len(t.mounts) > 0 || len(t.holders) > 0 || t.server != 0 {
+	if len(t.mounts) > 0 || len(t.holders) > 0 || t.fuse {
 		return false, nil
 	}
 	life, err := i.life(t.files())
@@ -113,7 +145,7 @@ func (s *scene) probeSees(t *target) error {
 
 // unmountAll unmounts what is at or below the layer's directory, in the host's namespace first: that
 // takes the copies along that propagation made.
-func (s *scene) unmountAll(t *target) (unmounted []string, err error) {
+func (s *scene) unmountAll(ctx context.Context, t *target) (unmounted []string, err error) {
 	for _, p := range t.mounts {
 		if p.below && p.ns.inode != s.host && p.ns.inode != s.own && !p.ns.parent(p.mount) {
 			busy, err := s.busy(t, p)
@@ -170,7 +202,7 @@ func (s *scene) unmountAll(t *target) (unmounted []string, err error) {
 		}
 	}
 	if locked {
-		return unmounted, t.detachCopies()
+		return unmounted, s.detachCopies(ctx, t)
 	}
 	return unmounted, nil
 }
@@ -180,7 +212,16 @@ func (s *scene) unmountAll(t *target) (unmounted []string, err error) {
 // (mount_namespaces(7)). It does so itself when their mount point is removed (Linux, fs/namei.c,
 // vfs_rmdir: detach_mounts), and the library makes the directory anew where it is missing
 // (containers/storage v1.59.1, drivers/overlay/overlay.go, get). Killed in between, nothing is lost.
-func (t *target) detachCopies() error {
+//
+// It detaches lazily, whatever uses the copies: so not before another look shows that nothing does.
+func (s *scene) detachCopies(ctx context.Context, t *target) error {
+	after, err := s.look(ctx, []core.Layer{t.layer}, toProve)
+	if err != nil {
+		return fmt.Errorf("look for users of the copies of its mount in other user namespaces: %w", err)
+	}
+	if o := after.observation(after.targets[0]); o.Use != core.UseIdle {
+		return fmt.Errorf("copies of its mount in other user namespaces may be in use: %s", reason(o))
+	}
 	info, err := os.Stat(t.layer.MountPoint)
 	if err != nil {
 		return fmt.Errorf("look at the mount point: %w", err)

@@ -16,6 +16,7 @@ import (
 type process struct {
 	pid, task int    // task is 0 for the process itself
 	dir       string // below procfs
+	standIn   int    // the thread that was looked at where the first one has ended; else 0
 	ns        uint64 // the inode of its mount namespace; 0 where that cannot be read
 	links     [3]handle
 	paths     [3]string // of the links, read at once: the process may end
@@ -52,36 +53,42 @@ func (i *Inspector) scanProcess(pid, task int) process {
 	if task != 0 {
 		p.dir += "/task/" + strconv.Itoa(task)
 	}
-	var closed, gone bool
+	var closed bool
 	for k, name := range linkNames {
 		if task != 0 && name == "exe" {
 			continue
 		}
 		h, err := i.handle(p.dir + "/" + name)
 		if err == nil {
+			p.links[k] = h
 			p.paths[k], err = i.readlink(p.dir + "/" + name)
 		}
 		switch {
 		case err == nil:
-			p.links[k] = h
-		case denied(err) && !i.ended(p.dir):
+		case p.links[k] != (handle{}) && !vanished(err):
+			// It is there, and only its path cannot be told (longer than a page, say): see match.
+		case !vanished(err) && !i.ended(p.dir):
 			closed = true
 		case name != "exe" || i.ended(p.dir):
-			gone = true // a zombie, or not even that; a kernel thread has no exe
+			p.gone = true // a zombie, or not even that; a kernel thread has no exe
 		}
-		if closed || gone {
+		if closed || p.gone {
 			break
 		}
 	}
-	if gone && task == 0 {
-		return i.scanOtherThread(p)
+	if p.gone && task == 0 {
+		p = i.scanOtherThread(p)
 	}
+	if p.ns != 0 {
+		return p
+	}
+	// One that has no directories any more may keep its namespace for a while.
 	if ns, err := i.readlink(p.dir + "/ns/mnt"); err == nil {
 		p.ns = nsInode(ns)
-	} else if denied(err) {
+	} else if !vanished(err) && !p.gone {
 		closed = true
 	}
-	p.unreadable = closed && i.ours(pid)
+	p.unreadable = p.unreadable || closed && i.ours(pid)
 	return p
 }
 
@@ -93,14 +100,14 @@ func (i *Inspector) ended(dir string) bool {
 		// fs/proc/base.c: proc_fd_access_allowed).
 		_, err = i.handle(dir)
 	}
-	return err != nil && !denied(err)
+	return vanished(err)
 }
 
 // scanOtherThread stands in for a process whose first thread has ended while others run.
 func (i *Inspector) scanOtherThread(p process) process {
-	p.gone = true
 	tasks, err := i.names(p.dir + "/task")
 	if err != nil {
+		p.unreadable = !vanished(err) && i.ours(p.pid)
 		return p
 	}
 	for _, name := range tasks {
@@ -108,8 +115,8 @@ func (i *Inspector) scanOtherThread(p process) process {
 		if err != nil || task == p.pid {
 			continue
 		}
-		if t := i.scanProcess(p.pid, task); t.links[0] != (handle{}) {
-			t.task = 0
+		if t := i.scanProcess(p.pid, task); !t.gone {
+			t.task, t.standIn = 0, task
 			return t
 		}
 	}
@@ -118,58 +125,74 @@ func (i *Inspector) scanOtherThread(p process) process {
 
 // openFile is one descriptor or mapping of a process.
 type openFile struct {
-	link string // below the process's directory
+	link string // below procfs
 	handle
 	mapped bool
 }
 
-// scanFiles follows every open and mapped file of a process and calls f for each. The error is one of
-// permission, or that the process has ended.
+// scanFiles follows every open and mapped file of a process and calls f for each. The error is that of a
+// file which could not be looked at, or that the process has ended.
 func (i *Inspector) scanFiles(p *process, f func(openFile)) error {
-	dir := strconv.Itoa(p.pid)
-	fds, err := i.names(dir + "/fd")
+	fds, err := i.names(p.dir + "/fd")
 	if err != nil {
 		return err
 	}
+	var failed error
 	for _, fd := range fds {
-		link := "fd/" + fd
-		if h, err := i.handle(dir + "/" + link); err == nil {
+		link := p.dir + "/fd/" + fd
+		switch h, err := i.handle(link); {
+		case err == nil:
 			f(openFile{link: link, handle: h})
+		case !vanished(err): // else closed by now
+			failed = err
 		}
 	}
-	maps, err := i.read(dir + "/maps")
+	maps, err := i.read(p.dir + "/maps")
 	if err != nil {
 		return err
 	}
-	mappings := parseMaps(maps)
-	for _, m := range mappings {
-		link := "map_files/" + m.addresses
-		h, err := i.handle(dir + "/" + link)
-		if denied(err) {
-			// Before 6.8 maps showed the file below the overlay, so this may see less than
-			// map_files, which wants CAP_CHECKPOINT_RESTORE in the initial user namespace.
+	mapFiles := p.dir + "/map_files/"
+	if p.standIn != 0 {
+		// The directory of a thread has none, unless it is looked up as that of a process.
+		mapFiles = strconv.Itoa(p.standIn) + "/map_files/"
+	}
+	for _, m := range parseMaps(maps) {
+		link := mapFiles + m.addresses
+		h, err := i.handle(link)
+		if denied(err) || vanished(err) {
+			// map_files wants CAP_CHECKPOINT_RESTORE in the initial user namespace, and a mapping may have
+			// been split or moved meanwhile. Before 6.8 maps showed the file below the overlay, so this may
+			// see less.
 			h, err = handle{dev: m.dev, ino: m.inode}, nil
 		}
-		if err == nil {
-			f(openFile{link: link, handle: h, mapped: true})
+		if err != nil {
+			failed = err
+			continue
+		}
+		f(openFile{link: link, handle: h, mapped: true})
+	}
+	return failed
+}
+
+// scanThreads reads the threads of a process beside the first: each may have a directory, a root
+// and a mount namespace of its own.
+func (i *Inspector) scanThreads(p *process, f func(*process)) error {
+	tasks, err := i.names(strconv.Itoa(p.pid) + "/task")
+	if err != nil || len(tasks) < 2 {
+		return err
+	}
+	for _, name := range tasks {
+		if task, err := strconv.Atoi(name); err == nil && task != p.pid && task != p.standIn {
+			t := i.scanProcess(p.pid, task)
+			f(&t)
 		}
 	}
 	return nil
 }
 
-// scanThreads reads the threads of a process beside the first: each may have a directory, a root
-// and a mount namespace of its own.
-func (i *Inspector) scanThreads(p *process, f func(*process)) {
-	tasks, err := i.names(strconv.Itoa(p.pid) + "/task")
-	if err != nil || len(tasks) < 2 {
-		return
-	}
-	for _, name := range tasks {
-		if task, err := strconv.Atoi(name); err == nil && task != p.pid {
-			t := i.scanProcess(p.pid, task)
-			f(&t)
-		}
-	}
+// vanished is whether an error says that a process, or what a link of it led to, is no more.
+func vanished(err error) bool {
+	return errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ESRCH)
 }
 
 func denied(err error) bool {

@@ -80,6 +80,15 @@ func (t *target) decided() bool { return len(t.users) > 0 || t.self }
 // overlay is whether it is the writable layer of a container with the overlay driver.
 func (t *target) overlay() bool { return t.layer.Driver == "overlay" && t.layer.UpperDir != "" }
 
+// lower is whether overlays may stand on the layer that the store's records do not tell of: a layer of an
+// image, or one that belongs to nothing.
+func (t *target) lower() bool {
+	return t.layer.Driver == "overlay" && (t.layer.UpperDir == "" || t.layer.Orphan)
+}
+
+// scanOnly is whether the probe does not tell that the layer is idle, and the look at every process does.
+func (t *target) scanOnly() bool { return !t.overlay() || t.fuse || t.lower() }
+
 // mounted is whether a superblock of the layer is mounted anywhere.
 func (t *target) mounted() bool {
 	for _, p := range t.mounts {
@@ -247,6 +256,11 @@ func (i *Inspector) newScene(t *tables, procs []process, layers []core.Layer) *s
 	}
 	s.disown()
 	s.findServers()
+	if i.hidesServers() {
+		for _, target := range s.targets {
+			target.fuse = target.fuse || target.overlay()
+		}
+	}
 	for _, n := range t.list {
 		below := make(map[*mount][]*target)
 		for k := range n.mounts {
