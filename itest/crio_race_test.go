@@ -44,7 +44,7 @@ func TestCRIOMakesMoreMeanwhile(t *testing.T) {
 			}
 			wantAlive(t, all...)
 			for _, p := range all {
-				if err := p.sees("etc/name"); err != nil {
+				if err := p.sees("/etc/name"); err != nil {
 					t.Errorf("%v of the new container lost its files: %v", p, err)
 				}
 			}
