@@ -85,8 +85,9 @@ func (d *Doctor) Examine(ctx context.Context) ([]Finding, []Inventory, error) {
 // secondLook is how long after the first look the second one is taken.
 const secondLook = 300 * time.Millisecond
 
-// look gathers the facts once. What is mounted comes first and the store's records last, so that a
-// container which an engine makes meanwhile is rather recorded than not.
+// look gathers the facts once: what is mounted before the store's records, so that a container which an engine
+// makes meanwhile is rather recorded than not. What an engine records after those were read is in the
+// records of the second look.
 func (d *Doctor) look(ctx context.Context) ([]Finding, []Inventory, error) {
 	_, litter, err := d.Store.Examine(ctx)
 	if err != nil {

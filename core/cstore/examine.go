@@ -247,9 +247,20 @@ func (s *Store) ResetMountCount(ctx context.Context, id core.LayerID) error {
 	if mount != "" {
 		return fmt.Errorf("%s: %s is mounted: %w", what, mount, core.ErrStillInUse)
 	}
-	return s.call(ctx, what, func(lib storage.Store) error {
-		// Forced: until the count is 0.
-		_, err := lib.Unmount(string(id), true)
-		return err
-	})
+	layer := r.layers.byID[string(id)]
+	if layer == nil {
+		return fmt.Errorf("%s: there is none", what)
+	}
+	// One by one, and not forced: an engine that mounts it meanwhile adds one, which stays, so that the
+	// library does not take that mount away.
+	for range layer.MountCount {
+		err := s.call(ctx, what, func(lib storage.Store) error {
+			_, err := lib.Unmount(string(id), false)
+			return err
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
