@@ -23,7 +23,7 @@ export DEBIAN_FRONTEND=noninteractive LC_ALL=C
 
 # The host's engines, and what the scenes are built with.
 host='podman buildah runc crun conmon skopeo containers-storage netavark fuse-overlayfs
-busybox-static catatonit debootstrap patchelf strace util-linux procps passwd uidmap'
+busybox-static catatonit debootstrap patchelf strace util-linux procps passwd uidmap systemd python3'
 missing=
 for package in $host; do
 	status=$(dpkg-query -W -f '${db:Status-Abbrev}' "$package" 2>/dev/null || true)
@@ -47,7 +47,7 @@ if [ -n "${UNMOOR_NO_TRIXIE:-}" ]; then
 	say "UNMOOR_NO_TRIXIE is set: no second generation of engines"
 	exit 0
 fi
-if [ -x "$native/podman" ]; then
+if [ -x "$native/podman" ] && [ -x "$native/varlinkctl" ]; then
 	exit 0
 fi
 mkdir -p "$cache"
@@ -78,8 +78,8 @@ root() {
 	return 1
 }
 
-# The engines with the loader and the libraries of their own root, so that they run on this host as
-# any program: in a chroot, the containers' mount namespaces keep this host's root and all its mounts,
+# The engines, and varlinkctl, with the loader and the libraries of their own root, so that they run on this
+# host as any program: in a chroot, the containers' mount namespaces keep this host's root and all its mounts,
 # and in namespaces of their own Unmoor rightly does not trust what it sees.
 engines() {
 	new=$(mktemp -d "$cache/trixie-native.new.XXXXXX")
@@ -87,13 +87,15 @@ engines() {
 	set -- "$trixie"/usr/lib/*-linux-gnu*/libc.so.6
 	libraries=$(dirname "$1")
 	loader=$(patchelf --print-interpreter "$trixie/usr/bin/podman")
-	for program in bin/podman bin/buildah bin/conmon bin/crun sbin/runc bin/containers-storage lib/podman/netavark; do
+	for program in bin/podman bin/buildah bin/conmon bin/crun sbin/runc bin/containers-storage bin/varlinkctl \
+		lib/podman/netavark; do
 		cp "$trixie/usr/$program" "$new/" &&
-			patchelf --set-interpreter "$trixie$loader" --force-rpath --set-rpath "$libraries" "$new/${program##*/}" ||
+			patchelf --set-interpreter "$trixie$loader" --force-rpath --set-rpath "$libraries:$libraries/systemd" \
+				"$new/${program##*/}" ||
 			return 1
 	done
 	cp "$trixie/usr/bin/catatonit" "$new/" # static
-	"$new/podman" --version >/dev/null || return 1
+	"$new/podman" --version >/dev/null && "$new/varlinkctl" --version >/dev/null || return 1
 	rm -rf "$native"
 	mv "$new" "$native"
 	say "second generation of engines ready in $native"
