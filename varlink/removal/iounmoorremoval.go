@@ -115,7 +115,8 @@ type Action struct {
 }
 
 // What is to be removed. Names are as engines take them: an ID, a unique prefix of one, or a name; an
-// image's with or without tag or digest.
+// image's with or without tag or digest. All images, or all containers, leave no name to be given beside
+// them.
 type Targets struct {
 	Images        *[]string `json:"images,omitempty"`
 	Containers    *[]string `json:"containers,omitempty"`
@@ -153,18 +154,22 @@ type Busy struct {
 	Advice    *string    `json:"advice,omitempty"`
 }
 
-// An action that did not succeed.
-type Failure struct {
-	Action  Action `json:"action"`
+// What went wrong.
+type Problem struct {
 	Reason  string `json:"reason"`
 	Message string `json:"message"`
 	Busy    *Busy  `json:"busy,omitempty"`
 }
 
+// An action that did not succeed.
+type Failure struct {
+	Action  Action  `json:"action"`
+	Problem Problem `json:"problem"`
+}
+
 // What became of one removal. It happened whole where there is neither a failure nor a blocker; where
 // nothing is done, nothing was changed.
 type Result struct {
-	Removal        Removal   `json:"removal"`
 	Done           []Action  `json:"done"`
 	Failures       []Failure `json:"failures"`
 	Blockers       []Blocker `json:"blockers"`
@@ -190,7 +195,7 @@ type Outcome struct {
 	Results   []Result     `json:"results"`
 	Refusals  []Refusal    `json:"refusals"`
 	Completed []Completion `json:"completed"`
-	Problems  []string     `json:"problems"`
+	Problems  []Problem    `json:"problems"`
 }
 
 type Progress struct {
@@ -216,13 +221,13 @@ type Finding struct {
 	Dead      bool       `json:"dead"`
 	Advice    *string    `json:"advice,omitempty"`
 	Repaired  bool       `json:"repaired"`
-	Error     *string    `json:"error,omitempty"`
+	Problem   *Problem   `json:"problem,omitempty"`
 }
 
 // An engine that did not say what it has.
 type Silence struct {
-	Plugin string `json:"plugin"`
-	Reason string `json:"reason"`
+	Plugin  string  `json:"plugin"`
+	Problem Problem `json:"problem"`
 }
 
 type Plugin struct {
@@ -319,6 +324,7 @@ func (e Incomplete) Error() string {
 }
 
 // Nothing was changed
+// Nothing was changed; the revision is the one that the plan has now
 type PlanStale struct {
 	Revision string `json:"revision"`
 }
@@ -372,7 +378,7 @@ func (e PluginRefused) Error() string {
 	return s
 }
 
-// What was asked for is no longer kept
+// What was asked for is no longer kept; the oldest event that is
 type EventsLost struct {
 	OldestSequence int64 `json:"oldestSequence"`
 }
@@ -1457,7 +1463,8 @@ func (m UnregisterPlugin_methods) Upgrade(ctx context.Context, c *varlink.Connec
 	}, nil
 }
 
-// Needs more. The first reply is ready; then a reply an event, and a heartbeat every 30 s.
+// Needs more. First a reply for each event of the past that was asked for, then ready; from then on a
+// reply an event, and a heartbeat every 30 s.
 type Monitor_methods struct{}
 
 func Monitor() Monitor_methods { return Monitor_methods{} }
@@ -1593,6 +1600,7 @@ func (c *VarlinkCall) ReplyIncomplete(ctx context.Context, operationId_ string, 
 }
 
 // Nothing was changed
+// Nothing was changed; the revision is the one that the plan has now
 func (c *VarlinkCall) ReplyPlanStale(ctx context.Context, revision_ string) error {
 	var out PlanStale
 	out.Revision = revision_
@@ -1626,7 +1634,7 @@ func (c *VarlinkCall) ReplyPluginRefused(ctx context.Context, address_ string, r
 	return c.ReplyError(ctx, "io.unmoor.Removal.PluginRefused", &out)
 }
 
-// What was asked for is no longer kept
+// What was asked for is no longer kept; the oldest event that is
 func (c *VarlinkCall) ReplyEventsLost(ctx context.Context, oldestSequence_ int64) error {
 	var out EventsLost
 	out.OldestSequence = oldestSequence_
@@ -1870,7 +1878,8 @@ func (s *VarlinkInterface) UnregisterPlugin(ctx context.Context, c VarlinkCall, 
 	return c.ReplyMethodNotImplemented(ctx, "io.unmoor.Removal.UnregisterPlugin")
 }
 
-// Needs more. The first reply is ready; then a reply an event, and a heartbeat every 30 s.
+// Needs more. First a reply for each event of the past that was asked for, then ready; from then on a
+// reply an event, and a heartbeat every 30 s.
 func (s *VarlinkInterface) Monitor(ctx context.Context, c VarlinkCall, afterSequence_ *int64) error {
 	return c.ReplyMethodNotImplemented(ctx, "io.unmoor.Removal.Monitor")
 }
@@ -2176,7 +2185,8 @@ type Action (
 )
 
 # What is to be removed. Names are as engines take them: an ID, a unique prefix of one, or a name; an
-# image's with or without tag or digest.
+# image's with or without tag or digest. All images, or all containers, leave no name to be given beside
+# them.
 type Targets (
   images: ?[]string,
   containers: ?[]string,
@@ -2220,19 +2230,21 @@ type Busy (
   advice: ?string
 )
 
-# An action that did not succeed.
-type Failure (
-  action: Action,
-  # busy, still_in_use, image_in_use, stale, canceled, not_found, read_only, failed
+# What went wrong.
+type Problem (
+  # busy, still_in_use, image_in_use, stale, canceled, image_not_found, container_not_found, read_only,
+  # store_unavailable, permission, failed
   reason: string,
   message: string,
   busy: ?Busy
 )
 
+# An action that did not succeed.
+type Failure (action: Action, problem: Problem)
+
 # What became of one removal. It happened whole where there is neither a failure nor a blocker; where
 # nothing is done, nothing was changed.
 type Result (
-  removal: Removal,
   # In the order in which they ended
   done: []Action,
   failures: []Failure,
@@ -2256,12 +2268,12 @@ type RemovalPlan (
 
 type Outcome (
   plan: RemovalPlan,
-  # One a removal of the plan
+  # One a removal of the plan, in its order
   results: []Result,
   refusals: []Refusal,
   completed: []Completion,
-  # What went wrong beside the removals: a clause each
-  problems: []string
+  # What went wrong beside the removals
+  problems: []Problem
 )
 
 type Progress (
@@ -2292,12 +2304,12 @@ type Finding (
   dead: bool,
   advice: ?string,
   repaired: bool,
-  # Why it was not repaired
-  error: ?string
+  # Why it was not repaired, or why that is not certain
+  problem: ?Problem
 )
 
 # An engine that did not say what it has.
-type Silence (plugin: string, reason: string)
+type Silence (plugin: string, problem: Problem)
 
 type Plugin (
   name: string,
@@ -2436,9 +2448,10 @@ method RegisterPlugin(address: string) -> (plugin: Plugin)
 
 method UnregisterPlugin(name: string) -> ()
 
-# Needs more. The first reply is ready; then a reply an event, and a heartbeat every 30 s.
+# Needs more. First a reply for each event of the past that was asked for, then ready; from then on a
+# reply an event, and a heartbeat every 30 s.
 method Monitor(
-  # Replay what came after this one; absent: nothing of the past
+  # Replay what came after this one; 0 is all that is kept; absent: nothing of the past
   afterSequence: ?int
 ) -> (ready: ?bool, heartbeat: ?bool, event: ?Event)
 
@@ -2457,6 +2470,7 @@ error Blocked (blockers: []Blocker)
 error Incomplete (operationId: string, done: []Action, failures: []Failure)
 
 # Nothing was changed
+# Nothing was changed; the revision is the one that the plan has now
 error PlanStale (revision: string)
 
 error StoreUnavailable (reason: string)
@@ -2469,7 +2483,7 @@ error PluginNotFound (name: string)
 # The plugin cannot be registered
 error PluginRefused (address: string, reason: string)
 
-# What was asked for is no longer kept
+# What was asked for is no longer kept; the oldest event that is
 error EventsLost (oldestSequence: int)
 `
 }
