@@ -106,7 +106,7 @@ func (a *Access) allows(ctx context.Context, peer wire.Peer, c class) bool {
 	if c == closed {
 		return false
 	}
-	if peer.UID == 0 || peer.UID == a.own {
+	if a.privileged(peer) {
 		return true
 	}
 	switch c {
@@ -118,6 +118,9 @@ func (a *Access) allows(ctx context.Context, peer wire.Peer, c class) bool {
 	}
 	return false
 }
+
+// privileged is whether a peer is root or the user that the service runs as.
+func (a *Access) privileged(peer wire.Peer) bool { return peer.UID == 0 || peer.UID == a.own }
 
 func fits(ctx context.Context, entries []*principal, peer wire.Peer) bool {
 	return slices.ContainsFunc(entries, func(p *principal) bool { return p.fits(ctx, peer) })

@@ -6,7 +6,7 @@ import (
 	"sync"
 	"time"
 
-	iounmoorremoval "github.com/unmoor/unmoor/varlink/removal"
+	"github.com/unmoor/unmoor/internal/service"
 )
 
 // What is kept of the events for those that ask for what they missed.
@@ -32,7 +32,7 @@ type ring struct {
 }
 
 type stored struct {
-	event iounmoorremoval.Event
+	event service.Event
 	size  int
 }
 
@@ -41,8 +41,8 @@ func newRing(began time.Time) *ring {
 }
 
 // publish gives the event its number and time.
-func (r *ring) publish(e iounmoorremoval.Event) {
-	e.Time = time.Now().UTC().Format(time.RFC3339Nano)
+func (r *ring) publish(e service.Event) {
+	e.Time = time.Now().UTC()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	e.Sequence = r.next
@@ -64,22 +64,22 @@ func (r *ring) publish(e iounmoorremoval.Event) {
 	r.changed = make(chan struct{})
 }
 
-// last is the number of the event that came last, or of the one before the first that can come.
-func (r *ring) last() int64 {
+// span is the number of the oldest event that is kept, and that of the event to come, which are the same
+// where none is kept.
+func (r *ring) span() (oldest, next int64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.next - 1
+	return r.next - int64(len(r.events)), r.next
 }
 
-// after returns the events after a number, at most so many, and what tells of more. ok is false where some
-// of them are not kept any more, or the number was never given; oldest is the first that is kept, or the
-// next where none is.
-func (r *ring) after(sequence int64, most int) (events []iounmoorremoval.Event, changed <-chan struct{}, oldest int64, ok bool) {
+// after returns the events after a number, at most so many, and what is closed once there are more. ok is
+// false where some of them are not kept any more, or the number was never given.
+func (r *ring) after(sequence int64, most int) (events []service.Event, changed <-chan struct{}, ok bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	oldest = r.next - int64(len(r.events))
+	oldest := r.next - int64(len(r.events))
 	if sequence < oldest-1 || sequence >= r.next {
-		return nil, nil, oldest, false
+		return nil, nil, false
 	}
 	for _, s := range r.events[sequence+1-oldest:] {
 		if len(events) == most {
@@ -87,5 +87,5 @@ func (r *ring) after(sequence int64, most int) (events []iounmoorremoval.Event, 
 		}
 		events = append(events, s.event)
 	}
-	return events, r.changed, oldest, true
+	return events, r.changed, true
 }
