@@ -1,6 +1,7 @@
 package service
 
 import (
+	"fmt"
 	"time"
 
 	"github.com/unmoor/unmoor/core"
@@ -34,3 +35,13 @@ const (
 	EventImageUntagged    EventType = "image_untagged"
 	EventContainerRemoved EventType = "container_removed"
 )
+
+// EventsLostError says that events of the past that were asked for are no longer kept.
+type EventsLostError struct {
+	// Oldest is the first that is.
+	Oldest int64
+}
+
+func (e *EventsLostError) Error() string {
+	return fmt.Sprintf("what was asked for is no longer kept; the oldest event is %d", e.Oldest)
+}

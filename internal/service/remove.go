@@ -63,6 +63,9 @@ func (j *job) plan(ctx context.Context) error {
 		return nil
 	}
 	plan, err := j.Engine.Plan(ctx, j.request)
+	if errors.Is(err, core.ErrPlanStale) {
+		return err
+	}
 	if err != nil {
 		return fmt.Errorf("plan the removal, nothing was changed: %w", err)
 	}
@@ -94,7 +97,7 @@ func (j *job) complete(ctx context.Context) {
 	j.completed = completed
 	for _, c := range completed {
 		for _, i := range c.Deleted {
-			j.outcome.Completed = append(j.outcome.Completed, Completion{i.ID, i.Names})
+			j.outcome.Completed = append(j.outcome.Completed, Completion{i.ID, append([]string{}, i.Names...)})
 		}
 	}
 }

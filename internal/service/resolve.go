@@ -139,5 +139,9 @@ func (j *job) addContainer(c core.Container, name, reference string) {
 }
 
 func (j *job) refuse(reference string, err error) {
+	var ambiguous *core.AmbiguousError
+	if errors.As(err, &ambiguous) { // which may have it under the name that it stands for
+		err = &core.AmbiguousError{Reference: reference, Candidates: ambiguous.Candidates}
+	}
 	j.outcome.Refusals = append(j.outcome.Refusals, Refusal{reference, err})
 }

@@ -136,14 +136,6 @@ type Removal struct {
 	Notes     []string  `json:"notes"`
 }
 
-// A reference that means nothing, or too much.
-type Refusal struct {
-	Reference  string    `json:"reference"`
-	Error      string    `json:"error"`
-	Message    string    `json:"message"`
-	Candidates *[]string `json:"candidates,omitempty"`
-}
-
 // What is in use, seen after the plan was made.
 type Busy struct {
 	Container *string    `json:"container,omitempty"`
@@ -156,9 +148,16 @@ type Busy struct {
 
 // What went wrong.
 type Problem struct {
-	Reason  string `json:"reason"`
-	Message string `json:"message"`
-	Busy    *Busy  `json:"busy,omitempty"`
+	Reason     string    `json:"reason"`
+	Message    string    `json:"message"`
+	Candidates *[]string `json:"candidates,omitempty"`
+	Busy       *Busy     `json:"busy,omitempty"`
+}
+
+// A reference that means nothing, too much, or nothing that could be found out.
+type Refusal struct {
+	Reference string  `json:"reference"`
+	Problem   Problem `json:"problem"`
 }
 
 // An action that did not succeed.
@@ -2211,15 +2210,6 @@ type Removal (
   notes: []string
 )
 
-# A reference that means nothing, or too much.
-type Refusal (
-  reference: string,
-  # ImageNotFound, ContainerNotFound, AmbiguousReference, InvalidReference
-  error: string,
-  message: string,
-  candidates: ?[]string
-)
-
 # What is in use, seen after the plan was made.
 type Busy (
   container: ?string,
@@ -2232,12 +2222,18 @@ type Busy (
 
 # What went wrong.
 type Problem (
-  # busy, still_in_use, image_in_use, stale, canceled, image_not_found, container_not_found, read_only,
-  # store_unavailable, permission, failed
+  # image_not_found, container_not_found, ambiguous, busy, still_in_use, image_in_use, stale, canceled,
+  # read_only, store_unavailable, permission, failed
   reason: string,
+  # For people, one clause or several lines
   message: string,
+  # What an ambiguous reference could mean
+  candidates: ?[]string,
   busy: ?Busy
 )
+
+# A reference that means nothing, too much, or nothing that could be found out.
+type Refusal (reference: string, problem: Problem)
 
 # An action that did not succeed.
 type Failure (action: Action, problem: Problem)
@@ -2258,7 +2254,7 @@ type Result (
 type Completion (image: string, names: []string)
 
 type RemovalPlan (
-  # 64 hexadecimal digits; holds until the store, an owner, an answer about use or what is protected
+  # 64 hexadecimal digits, or empty where every target was refused; holds until the store, an owner, an answer about use or what is protected
   # changes
   revision: string,
   force: Force,
