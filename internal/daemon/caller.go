@@ -20,6 +20,8 @@ type call struct {
 	caller
 	method string
 	setup  *Setup
+	// who is the caller for the audit log, from when there is something to write down.
+	who *callerRecord
 }
 
 type callKey struct{}

@@ -25,6 +25,9 @@ type Options struct {
 	Process func(pid int) (core.Process, bool)
 	// Logger is slog.Default if nil.
 	Logger *slog.Logger
+
+	// heartbeat is another one than usual, for tests.
+	heartbeat time.Duration
 }
 
 // Daemon is the service io.unmoor.Removal. Its methods may be called from several goroutines at once.
@@ -52,6 +55,9 @@ func New(s *Setup, o Options) *Daemon {
 		stopping: make(chan struct{}), idle: make(chan struct{})}
 	if d.logger == nil {
 		d.logger = slog.Default()
+	}
+	if d.options.heartbeat == 0 {
+		d.options.heartbeat = heartbeat
 	}
 	d.operations = &operations{logger: d.logger}
 	return d
@@ -145,7 +151,7 @@ func (g *guarded) VarlinkDispatch(ctx context.Context, c varlink.Call, method st
 		d.denied(ctx, setup, by, method)
 		return wire.ReplyPermissionDenied(ctx, c)
 	}
-	return g.VarlinkInterface.VarlinkDispatch(withCall(ctx, &call{by, method, setup}), c, method)
+	return g.VarlinkInterface.VarlinkDispatch(withCall(ctx, &call{caller: by, method: method, setup: setup}), c, method)
 }
 
 // denied writes down that somebody wanted what is not theirs.
@@ -163,21 +169,15 @@ func (d *Daemon) denied(ctx context.Context, s *Setup, by caller, method string)
 // handlers are the methods of the interface.
 type handlers struct{ *Daemon }
 
-// look is the context of what a call looks at: it ends when the daemon stops, too, and the answer can be
-// given all the same.
-func (h *handlers) look(ctx context.Context) (context.Context, context.CancelFunc) {
+// untilStop is a context that ends when the daemon stops, too. The answer can be given all the same.
+func (h *handlers) untilStop(ctx context.Context) (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancelCause(ctx)
-	done := make(chan struct{})
 	go func() {
 		select {
 		case <-h.stopping:
 			cancel(errStopping)
-		case <-done:
+		case <-ctx.Done():
 		}
 	}()
-	var once sync.Once
-	return ctx, func() {
-		once.Do(func() { close(done) })
-		cancel(nil)
-	}
+	return ctx, func() { cancel(nil) }
 }

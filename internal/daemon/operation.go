@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"runtime/debug"
+	"slices"
 	"sync"
 
 	"github.com/unmoor/unmoor/core"
@@ -33,6 +35,8 @@ type task struct {
 	resolve func(ctx context.Context) ([]string, error)
 	// run does it. It ends between two actions where ctx does.
 	run func(ctx context.Context, o *operation) (result, error)
+	// ended, where it is set, is called at the end of an operation that was begun.
+	ended func()
 }
 
 // result is what a task comes to: one of the two.
@@ -215,6 +219,9 @@ func (o *operation) work(ctx context.Context) {
 	o.result, o.err = r, err
 	o.all.remove(o)
 	close(o.done)
+	if o.task.ended != nil {
+		o.task.ended()
+	}
 }
 
 func (o *operation) perform(ctx context.Context) (r result, err error) {
@@ -234,7 +241,7 @@ func (o *operation) perform(ctx context.Context) (r result, err error) {
 // turn returns once the operation may run. What it touches may have become another thing while it waited.
 func (o *operation) turn(ctx context.Context) error {
 	o.all.mu.Lock()
-	granted := o.granted
+	granted := (<-chan struct{})(o.granted)
 	waited := !o.running
 	o.all.mu.Unlock()
 	for {
@@ -312,6 +319,13 @@ func (o *operation) ended() error {
 	o.all.mu.Lock()
 	defer o.all.mu.Unlock()
 	return o.why
+}
+
+// touched lists what the operation touches.
+func (o *operation) touched() []string {
+	o.all.mu.Lock()
+	defer o.all.mu.Unlock()
+	return slices.Sorted(maps.Keys(o.touches))
 }
 
 // stop refuses what comes, ends what runs between two actions, and waits for that.
