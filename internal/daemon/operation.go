@@ -158,7 +158,7 @@ func (a *operations) enter(ctx context.Context, by caller, t task) (o *operation
 		granted: make(chan struct{}), changed: make(chan struct{}), done: make(chan struct{})}
 	a.list = append(a.list, o)
 	a.schedule()
-	go o.work(ctx)
+	go o.work(ctx, o.granted, !o.running)
 	return o, false, nil
 }
 
@@ -208,9 +208,9 @@ func (a *operations) free(i int) bool {
 }
 
 // work waits for its turn and does the task.
-func (o *operation) work(ctx context.Context) {
+func (o *operation) work(ctx context.Context, granted <-chan struct{}, waits bool) {
 	defer o.cancel()
-	r, err := o.perform(ctx)
+	r, err := o.perform(ctx, granted, waits)
 	o.all.mu.Lock()
 	defer o.all.mu.Unlock()
 	if err != nil && o.why != nil && errors.Is(err, context.Canceled) {
@@ -224,7 +224,7 @@ func (o *operation) work(ctx context.Context) {
 	}
 }
 
-func (o *operation) perform(ctx context.Context) (r result, err error) {
+func (o *operation) perform(ctx context.Context, granted <-chan struct{}, waits bool) (r result, err error) {
 	// Other goroutines of the engine are out of reach; what breaks in this one costs this operation.
 	defer func() {
 		if p := recover(); p != nil {
@@ -232,25 +232,21 @@ func (o *operation) perform(ctx context.Context) (r result, err error) {
 			err = fmt.Errorf("the removal broke (%.200v); what was done before stays done: look with unmoor doctor", p)
 		}
 	}()
-	if err := o.turn(ctx); err != nil {
+	if err := o.turn(ctx, granted, waits); err != nil {
 		return r, err
 	}
 	return o.task.run(ctx, o)
 }
 
 // turn returns once the operation may run. What it touches may have become another thing while it waited.
-func (o *operation) turn(ctx context.Context) error {
-	o.all.mu.Lock()
-	granted := (<-chan struct{})(o.granted)
-	waited := !o.running
-	o.all.mu.Unlock()
+func (o *operation) turn(ctx context.Context, granted <-chan struct{}, waits bool) error {
 	for {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-granted:
 		}
-		if !waited || o.task.resolve == nil {
+		if !waits || o.task.resolve == nil {
 			return nil
 		}
 		ids, err := o.task.resolve(ctx)
