@@ -9,11 +9,13 @@ import (
 	"log/slog"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/unmoor/unmoor/core"
 	"github.com/unmoor/unmoor/internal/config"
+	"github.com/unmoor/unmoor/internal/service"
 )
 
 // machine is a store with all that is asked about it.
@@ -186,8 +188,22 @@ func (a *app) logTo(level config.Level) {
 	slog.SetDefault(slog.New(slog.NewTextHandler(a.err, &slog.HandlerOptions{Level: l})))
 }
 
-// withMachine configures, opens the store and runs a verb on it.
-func (a *app) withMachine(cmd *cobra.Command, run func(ctx context.Context, m *machine) error) error {
+// backend answers what the verbs ask: service.Local in this process, client.Client through a daemon.
+type backend interface {
+	Store(ctx context.Context) (core.StoreInfo, error)
+	Names(ctx context.Context) (images, containers []string, err error)
+	Images(ctx context.Context, reference string, each func(service.Image) error) error
+	Containers(ctx context.Context, q service.ContainerQuery, each func(service.Container) error) error
+	Plan(ctx context.Context, r service.Request) (*service.Outcome, error)
+	Remove(ctx context.Context, r service.Request, progress func(core.Progress)) (*service.Outcome, error)
+	Explain(ctx context.Context, reference string) (*service.Explanation, error)
+	Examine(ctx context.Context, r service.ExamineRequest) (*service.Examination, error)
+}
+
+var _ backend = (*service.Local)(nil)
+
+// ask configures, and runs a verb.
+func (a *app) ask(cmd *cobra.Command, run func(ctx context.Context, b backend) error) error {
 	if err := a.configure(cmd); err != nil {
 		return err
 	}
@@ -203,5 +219,13 @@ func (a *app) withMachine(cmd *cobra.Command, run func(ctx context.Context, m *m
 	m.engine.Step = a.step
 	m.engine.Protection = core.Protection{Images: a.config.Protect.Images, Containers: a.config.Protect.Containers,
 		Labels: a.config.Protect.Labels, File: a.configFile}
-	return run(ctx, m)
+	return run(ctx, &service.Local{Engine: m.engine, Doctor: m.doctor, Grace: time.Duration(a.config.Removal.GracePeriod)})
+}
+
+// grace is how long a container has to end, where that is asked for or configured.
+func (a *app) grace(asked *time.Duration) time.Duration {
+	if asked != nil {
+		return *asked
+	}
+	return time.Duration(a.config.Removal.GracePeriod)
 }

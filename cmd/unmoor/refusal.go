@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/unmoor/unmoor/core"
+	"github.com/unmoor/unmoor/internal/service"
 )
 
 // The exit codes. Of several the highest counts.
@@ -152,7 +153,7 @@ func (k kept) String() string {
 
 // advice is the last line: the least force that lifts everything, or that none does.
 func (k kept) advice() string {
-	force, hard := leastForce(k.blockers)
+	force, hard := service.LeastForce(k.blockers)
 	switch {
 	case hard == len(k.blockers):
 		return "No force removes it: do for each what its line says, then try again."
@@ -172,18 +173,6 @@ func forceWord(force core.Force) string {
 		return "--force"
 	}
 	return "--force=" + force.String()
-}
-
-// leastForce is the least force that lifts all the blockers that a force lifts, and how many none
-// does.
-func leastForce(blockers []core.Blocker) (least core.Force, hard int) {
-	for _, b := range blockers {
-		if b.LiftedBy == core.ForceNone {
-			hard++
-		}
-		least = max(least, b.LiftedBy)
-	}
-	return least, hard
 }
 
 // urgency puts what needs most attention first.
@@ -213,7 +202,7 @@ func obstacle(of subject, b core.Blocker) string {
 		default:
 		}
 		if of.kind == "image" && string(b.Image) != "" && string(b.Image) != of.id {
-			clause = imageSubject(core.Image{ID: b.Image}, b.Name).String() + ": " + clause
+			clause = imageSubject(b.Image, b.Name).String() + ": " + clause
 		}
 		return clause + holders(b)
 	}
