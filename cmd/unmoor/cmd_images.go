@@ -23,7 +23,7 @@ func (a *app) imagesCommand() *cobra.Command {
 		Long: `List the images of the store, with the number of containers of each. IMAGE is a name, with or
 without registry, project and tag: those of that name alone.`,
 		Args:              func(_ *cobra.Command, args []string) error { return none(nil, args[min(1, len(args)):]) },
-		ValidArgsFunction: a.offer(offerImages),
+		ValidArgsFunction: a.offer(imageNames),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 1 {
 				return a.images(cmd, &f, all, args[0])

@@ -13,7 +13,7 @@ func (a *app) planCommand() *cobra.Command {
 		Short: "Say what rmi (or rm, for a container) would do, and change nothing",
 		Long: `Say what rmi, or rm where the name is a container's, would do now and what stands in the way. Nothing
 is changed. The exit code is that of the removal: 2 where something stands in the way.`,
-		ValidArgsFunction: a.offer(offerImages, offerContainers),
+		ValidArgsFunction: a.offer(imageNames, containerNames),
 		RunE:              func(cmd *cobra.Command, args []string) error { return a.plan(cmd, args, &f) },
 	}
 	f.register(cmd, "image")

@@ -20,7 +20,7 @@ with its infra container say, is in the plan.`,
 		Example: `  unmoor rm web
   unmoor rm --all
   unmoor rm --force --time 30 web db`,
-		ValidArgsFunction: a.offer(offerContainers),
+		ValidArgsFunction: a.offer(containerNames),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if volumes {
 				return usagef("--volumes: anonymous volumes are kept; leave it out, and afterwards podman volume prune removes the volumes that nothing uses")

@@ -23,7 +23,7 @@ of force, nothing is stopped or removed for it. The other images are removed all
 		Example: `  unmoor rmi localhost/web:1
   unmoor rmi --force --time 30 web
   unmoor rmi --force=kill --dry-run web`,
-		ValidArgsFunction: a.offer(offerImages),
+		ValidArgsFunction: a.offer(imageNames),
 		RunE:              func(cmd *cobra.Command, args []string) error { return a.rmi(cmd, args, &f) },
 	}
 	f.register(cmd, "image")

@@ -19,7 +19,7 @@ func (a *app) whyCommand() *cobra.Command {
 		Short: "Say who holds an image or a container, with the evidence",
 		Long: `Say everything that stands in the way of removing an image or a container: who owns each container,
 whether it is in use, what that verdict rests on, and what would lift it. Nothing is changed.`,
-		ValidArgsFunction: a.offer(offerImages, offerContainers),
+		ValidArgsFunction: a.offer(imageNames, containerNames),
 		RunE:              func(cmd *cobra.Command, args []string) error { return a.why(cmd, args, format) },
 	}
 	cmd.Flags().StringVar(&format, "format", "", "print json, or each image or container by a Go `template`")

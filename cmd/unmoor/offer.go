@@ -7,14 +7,8 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-)
 
-// offered is what can be offered for an argument that is being typed.
-type offered int
-
-const (
-	offerImages offered = iota
-	offerContainers
+	"github.com/unmoor/unmoor/internal/service"
 )
 
 // offerTime bounds the waiting of whoever types: where the names are not there by then, none are offered.
@@ -22,19 +16,19 @@ const offerTime = 3 * time.Second
 
 // offer gives, for an argument that is being typed, what the store calls its images or containers. Where
 // there is no store it offers nothing.
-func (a *app) offer(kinds ...offered) cobra.CompletionFunc {
+func (a *app) offer(kinds ...func(context.Context, backend) ([]string, error)) cobra.CompletionFunc {
 	return func(cmd *cobra.Command, given []string, begun string) ([]string, cobra.ShellCompDirective) {
+		ctx, cancel := context.WithTimeout(cmd.Context(), offerTime)
+		defer cancel()
+		cmd.SetContext(ctx)
 		var fit []string
 		err := a.ask(cmd, func(ctx context.Context, b backend) error {
-			ctx, cancel := context.WithTimeout(ctx, offerTime)
-			defer cancel()
-			var names [2][]string
-			var err error
-			if names[offerImages], names[offerContainers], err = b.Names(ctx); err != nil {
-				return err
-			}
-			for _, kind := range kinds {
-				for _, name := range names[kind] {
+			for _, names := range kinds {
+				all, err := names(ctx, b)
+				if err != nil {
+					return err
+				}
+				for _, name := range all {
 					// A short name is as good; it is offered to whoever begins with it.
 					if _, short, ok := strings.Cut(name, "/"); ok && !strings.HasPrefix(name, begun) {
 						name = short
@@ -53,3 +47,17 @@ func (a *app) offer(kinds ...offered) cobra.CompletionFunc {
 		return slices.Compact(fit), cobra.ShellCompDirectiveNoFileComp
 	}
 }
+
+// imageNames are those of all images; an ID, cut, stands for one without a name.
+func imageNames(ctx context.Context, b backend) ([]string, error) {
+	var names []string
+	err := b.Images(ctx, "", func(i service.Image) error {
+		if names = append(names, i.Names...); i.Dangling {
+			names = append(names, i.ID.Short())
+		}
+		return nil
+	})
+	return names, err
+}
+
+func containerNames(ctx context.Context, b backend) ([]string, error) { return b.ContainerNames(ctx) }

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/unmoor/unmoor/core"
+	"github.com/unmoor/unmoor/internal/client"
 	"github.com/unmoor/unmoor/internal/service"
 )
 
@@ -65,7 +66,13 @@ func (e *unknownError) Unwrap() error { return e.sentinel }
 // errorWords puts an error into the user's words, with what to do where that is known.
 func errorWords(err error) string {
 	var ambiguous *core.AmbiguousError
+	var denied *client.DeniedError
+	var lost *client.LostError
 	switch {
+	case errors.As(err, &denied):
+		return lines(err.Error()) + ": [access] in its config.toml says who may"
+	case errors.As(err, &lost):
+		return lostWords(lost)
 	case errors.As(err, &ambiguous):
 		return fmt.Sprintf("%s could be any of %s: write more of the ID, or the full name",
 			plain(ambiguous.Reference), plain(strings.Join(ambiguous.Candidates, ", ")))
@@ -75,6 +82,27 @@ func errorWords(err error) string {
 		return lines(err.Error()) + ": run unmoor as root, or as the user that the store belongs to"
 	}
 	return lines(err.Error())
+}
+
+// lostWords says what is known of a removal or a repair whose daemon did not say what came of it.
+func lostWords(lost *client.LostError) string {
+	var open []string
+	for _, a := range lost.Open {
+		open = append(open, actionWords(a))
+	}
+	at := plain(lost.Address)
+	if errors.Is(lost.Err, context.Canceled) {
+		was := "what it is doing"
+		if len(open) > 0 {
+			was = strings.Join(open, "; ")
+		}
+		return fmt.Sprintf("interrupted: the daemon at %s ends it after this: %s; the same command goes on from there", at, was)
+	}
+	was := "what came of it is not known"
+	if len(open) > 0 {
+		was = "whether this is done is not known: " + strings.Join(open, "; ")
+	}
+	return fmt.Sprintf("the daemon at %s was lost in the middle of it (%s), and %s; the same command goes on from there", at, oneLine(lost.Err.Error()), was)
 }
 
 // lines keeps the lines of a joined error apart, and each of them printable.

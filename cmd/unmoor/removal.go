@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/unmoor/unmoor/core"
+	"github.com/unmoor/unmoor/internal/client"
 	"github.com/unmoor/unmoor/internal/service"
 )
 
@@ -57,13 +58,16 @@ func (a *app) remove(cmd *cobra.Command, targets service.Targets, f *removalFlag
 		if f.dryRun {
 			r.outcome, err = b.Plan(ctx, request)
 		} else {
-			progress := newProgress(a.err, a.grace(request.Grace))
+			progress := newProgress(a.err, grace(b, request.Grace))
 			r.outcome, err = b.Remove(ctx, request, progress.tell)
 			progress.finish()
 		}
 		if errors.Is(err, core.ErrPlanStale) {
 			nothing := &core.Plan{Force: f.force.level, Removals: []core.Removal{}}
 			r.outcome, err = &service.Outcome{Plan: nothing, Problems: []error{err}}, nil
+		}
+		if lost, ok := errors.AsType[*client.LostError](err); ok && format == nil {
+			a.reportLost(lost, targets, f)
 		}
 		if err != nil {
 			return err

@@ -8,6 +8,8 @@ import (
 	"github.com/docker/go-units"
 
 	"github.com/unmoor/unmoor/core"
+	"github.com/unmoor/unmoor/internal/client"
+	"github.com/unmoor/unmoor/internal/service"
 )
 
 // target is the full ID of what an action acts on.
@@ -167,6 +169,21 @@ func (a *app) reportResults(of *removal, human bool) {
 	}
 	if human && !of.flags.quiet && freed > 0 {
 		fmt.Fprintf(a.out, "Freed: %s%s\n", about, humanSize(freed))
+	}
+}
+
+// reportLost writes what is known to be done of a removal whose daemon was lost.
+func (a *app) reportLost(lost *client.LostError, of service.Targets, f *removalFlags) {
+	if f.quiet {
+		s := subject{kind: "image"}
+		if len(of.Containers) > 0 || of.AllContainers {
+			s.kind = "container"
+		}
+		a.reportIDs(s, lost.Done)
+		return
+	}
+	for _, action := range lost.Done {
+		fmt.Fprintln(a.out, doneWords(action))
 	}
 }
 

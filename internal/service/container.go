@@ -115,3 +115,19 @@ func (l *Local) survey(ctx context.Context, snapshot *core.Snapshot, containers 
 	}
 	return all, nil
 }
+
+// ContainerNames lists what the store calls its containers, for completion; an ID, cut, stands for one
+// without a name. No engine is asked.
+func (l *Local) ContainerNames(ctx context.Context) ([]string, error) {
+	snapshot, err := l.Engine.Store.Snapshot(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	for _, c := range snapshot.Containers {
+		if names = append(names, c.Names...); len(c.Names) == 0 {
+			names = append(names, c.ID.Short())
+		}
+	}
+	return names, nil
+}
