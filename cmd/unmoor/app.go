@@ -139,7 +139,7 @@ images or containers, the highest.`,
 	flags.BoolVar(&a.global.local, "local", false, "do without a daemon: work on the store in this process")
 	flags.StringVar(&a.global.logLevel, "log-level", "", "log `level`: debug, info, warn or error (default warn)")
 	root.AddCommand(a.rmiCommand(), a.rmCommand(), a.planCommand(), a.whyCommand(), a.psCommand(),
-		a.imagesCommand(), a.doctorCommand(), a.configCommand(), a.versionCommand())
+		a.imagesCommand(), a.doctorCommand(), a.eventsCommand(), a.configCommand(), a.versionCommand())
 	return root
 }
 
@@ -240,9 +240,13 @@ func (a *app) ask(cmd *cobra.Command, run func(ctx context.Context, b backend) e
 	}
 	defer m.close()
 	m.engine.Step = a.step
-	m.engine.Protection = core.Protection{Images: a.config.Protect.Images, Containers: a.config.Protect.Containers,
-		Labels: a.config.Protect.Labels, File: a.configFile}
+	m.engine.Protection = protection(a.config, a.configFile)
 	return run(ctx, &service.Local{Engine: m.engine, Doctor: m.doctor, Grace: time.Duration(a.config.Removal.GracePeriod)})
+}
+
+// protection is what the configuration of a file keeps.
+func protection(c config.Config, file string) core.Protection {
+	return core.Protection{Images: c.Protect.Images, Containers: c.Protect.Containers, Labels: c.Protect.Labels, File: file}
 }
 
 // grace is how long a container has to end; negative where only the daemon knows.
