@@ -60,6 +60,16 @@ grace_period = "1m30s"
 [protect]
 images = ["docker.io/library/*"]
 labels = ["keep", "tier=db"]
+[access]
+read = ["*"]
+write = ["alice", "1000", "@ops", "@1000", 'EXAMPLE\bob', "carol@example.org"]
+[service]
+socket = "/run/x"
+mode = "0660"
+[audit]
+enabled = false
+max_size = "1GiB"
+keep = 10
 [plugin]
 podman.command = ["/opt/podman", "--tmpdir", "/x"]
 [plugin.buildah]
@@ -74,6 +84,10 @@ level = "debug"
 	want.Store.Root, want.Store.Options = "/srv/store", []string{"a=b"}
 	want.Removal.GracePeriod = Duration(90 * time.Second)
 	want.Protect = Protect{Images: []string{"docker.io/library/*"}, Labels: []string{"keep", "tier=db"}}
+	want.Access.Read = []string{"*"}
+	want.Access.Write = []string{"alice", "1000", "@ops", "@1000", `EXAMPLE\bob`, "carol@example.org"}
+	want.Service = Service{Socket: "/run/x", Mode: 0o660}
+	want.Audit = Audit{MaxSize: 1 << 30, Keep: 10}
 	want.Podman.Command = []string{"/opt/podman", "--tmpdir", "/x"}
 	want.Buildah.WhenUnavailable = Ignore
 	want.Log.Level = "debug"
@@ -108,6 +122,23 @@ func TestErrorsNameFileLineAndKey(t *testing.T) {
 		"a pattern for a list":       {"[protect]\nimages = \"*\"\n", "f:2: protect.images: wants a list of strings"},
 		"a value for a section":      {"store = 3\n", "f:1: store: is a section: write [store]"},
 		"a list of sections":         {"[[log]]\nlevel = \"info\"\n", "f:1: log: is a section: write [log]"},
+		"nobody":                     {"[access]\nread = [\"alice\", \"\"]\n", `f:2: access.read: wants users such as "alice" or "1000", or groups such as "@ops", not ""`},
+		"a group without a name":     {"[access]\nwrite = [\"@\"]\n", `f:2: access.write: wants users such as "alice" or "1000", or groups such as "@ops", not "@"`},
+		"a pattern of users":         {"[access]\nread = [\"al*\"]\n", `f:2: access.read: wants users such as "alice" or "1000", or groups such as "@ops", not "al*"`},
+		"any group":                  {"[access]\nread = [\"@*\"]\n", `f:2: access.read: wants users such as "alice" or "1000", or groups such as "@ops", not "@*"`},
+		"two users in one":           {"[access]\nread = [\"alice, bob\"]\n", `f:2: access.read: wants users such as "alice" or "1000", or groups such as "@ops", not "alice, bob"`},
+		"a uid that is none":         {"[access]\nread = [\"4294967295\"]\n", `f:2: access.read: there is no ID 4294967295`},
+		"a negative uid":             {"[access]\nread = [\"-1\"]\n", `f:2: access.read: wants users such as "alice" or "1000", or groups such as "@ops", not "-1"`},
+		"anybody may remove":         {"[access]\nread = [\"*\"]\nwrite = [\"*\"]\n", `f:3: access.write: "*" would let anybody remove anything: name users or groups`},
+		"a relative socket":          {"[service]\nsocket = \"unmoor\"\n", `f:2: service.socket: wants an absolute path, not "unmoor"`},
+		"a mode that is decimal":     {"[service]\nmode = \"0999\"\n", `f:2: service.mode: wants the permissions in octal, such as "0666", not "0999"`},
+		"a mode that is more":        {"[service]\nmode = \"4755\"\n", `f:2: service.mode: wants the permissions in octal, such as "0666", not "4755"`},
+		"a mode that is a number":    {"[service]\nmode = 0o666\n", `f:2: service.mode: wants the permissions in octal, such as "0666", not "438"`},
+		"a size without sense":       {"[audit]\nmax_size = \"16 MB\"\n", `f:2: audit.max_size: wants a size such as "16MiB", not "16 MB"`},
+		"a size beyond all":          {"[audit]\nmax_size = \"17592186044416MiB\"\n", `f:2: audit.max_size: wants a size such as "16MiB", not "17592186044416MiB"`},
+		"a size too small":           {"[audit]\nmax_size = \"1KiB\"\n", `f:2: audit.max_size: wants no less than "64KiB"`},
+		"a word for a number":        {"[audit]\nkeep = \"four\"\n", `f:2: audit.keep: wants a number`},
+		"a negative number":          {"[audit]\nkeep = -1\n", `f:2: audit.keep: wants a number from 0 to 1000`},
 		"no TOML":                    {"[log]\nlevel\n", "f:2: expected"},
 		"a key twice":                {"[log]\nlevel = \"info\"\nlevel = \"warn\"\n", "f:3: "},
 		"all that is wrong":          {"x = 1\ny = 2\n", "f:1: x: no such key\nf:2: y: no such key"},
@@ -155,6 +186,7 @@ func TestTOMLReadsBack(t *testing.T) {
 	c := Default()
 	c.Store.Root, c.Store.Options = `/a "b"`, []string{"x=y", "z"}
 	c.Protect.Containers = []string{`a"b*`, "?"}
+	c.Access.Read, c.Service.Mode, c.Audit.MaxSize, c.Audit.Keep = []string{"*"}, 0o60, 100_000, 0
 	text, err := c.TOML()
 	if err != nil {
 		t.Fatal(err)

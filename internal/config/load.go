@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/BurntSushi/toml"
@@ -75,7 +76,9 @@ func (c *Config) Validate() error {
 func (c *Config) check() []*KeyError {
 	var found []*KeyError
 	add := func(key, problem string) { found = append(found, &KeyError{Key: key, Problem: problem}) }
-	for key, path := range map[string]string{"store.root": c.Store.Root, "store.runroot": c.Store.RunRoot} {
+	for key, path := range map[string]string{
+		"store.root": c.Store.Root, "store.runroot": c.Store.RunRoot, "service.socket": c.Service.Socket, "audit.file": c.Audit.File,
+	} {
 		if path != "" && !filepath.IsAbs(path) {
 			add(key, fmt.Sprintf("wants an absolute path, not %q", path))
 		}
@@ -90,6 +93,23 @@ func (c *Config) check() []*KeyError {
 			add("protect.labels", fmt.Sprintf("wants KEY or KEY=VALUE, not %q", label))
 			break
 		}
+	}
+	for key, entries := range map[string][]string{"access.read": c.Access.Read, "access.write": c.Access.Write} {
+		for _, entry := range entries {
+			if problem := checkEntry(entry); problem != "" {
+				add(key, problem)
+				break
+			}
+		}
+	}
+	if slices.Contains(c.Access.Write, "*") {
+		add("access.write", `"*" would let anybody remove anything: name users or groups`)
+	}
+	if c.Audit.MaxSize < 64<<10 {
+		add("audit.max_size", `wants no less than "64KiB"`)
+	}
+	if c.Audit.Keep < 0 || c.Audit.Keep > 1000 {
+		add("audit.keep", "wants a number from 0 to 1000")
 	}
 	for name, p := range map[string]Plugin{"podman": c.Podman.Plugin, "buildah": c.Buildah.Plugin, "crio": c.CRIO.Plugin} {
 		if p.ClaimTimeout <= 0 {
@@ -113,6 +133,25 @@ func (c *Config) check() []*KeyError {
 	}
 	slices.SortFunc(found, func(a, b *KeyError) int { return strings.Compare(a.Key, b.Key) })
 	return found
+}
+
+// checkEntry says in a clause what is wrong with an entry of [access].
+func checkEntry(entry string) string {
+	if entry == "*" {
+		return ""
+	}
+	name := strings.TrimPrefix(entry, "@")
+	if name == "" || strings.ContainsFunc(name, func(r rune) bool { return r <= ' ' || r == 0x7f }) ||
+		strings.ContainsAny(name, ":*") || strings.HasPrefix(name, "@") || strings.HasPrefix(name, "-") {
+		return fmt.Sprintf(`wants users such as "alice" or "1000", or groups such as "@ops", not %q`, entry)
+	}
+	if strings.Trim(name, "0123456789") == "" {
+		// The last one stands for "none" (setresuid(2)).
+		if id, err := strconv.ParseUint(name, 10, 32); err != nil || id == 1<<32-1 {
+			return fmt.Sprintf("there is no ID %s", name)
+		}
+	}
+	return ""
 }
 
 func blank(s string) bool { return strings.TrimSpace(s) == "" }

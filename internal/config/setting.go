@@ -11,7 +11,7 @@ import (
 // setting is one key with the place of its value.
 type setting struct {
 	key string
-	// at is a *string, *bool, *[]string, or a pointer to a type with UnmarshalText.
+	// at is a *string, *bool, *int, *[]string, or a pointer to a type with UnmarshalText.
 	at any
 }
 
@@ -27,6 +27,14 @@ func (c *Config) settings() []setting {
 		{"protect.images", &c.Protect.Images},
 		{"protect.containers", &c.Protect.Containers},
 		{"protect.labels", &c.Protect.Labels},
+		{"access.read", &c.Access.Read},
+		{"access.write", &c.Access.Write},
+		{"service.socket", &c.Service.Socket},
+		{"service.mode", &c.Service.Mode},
+		{"audit.enabled", &c.Audit.Enabled},
+		{"audit.file", &c.Audit.File},
+		{"audit.max_size", &c.Audit.MaxSize},
+		{"audit.keep", &c.Audit.Keep},
 	}
 	plugin := func(name string, p *Plugin, own ...setting) {
 		all = append(all, setting{"plugin." + name + ".enabled", &p.Enabled})
@@ -51,10 +59,16 @@ func (s setting) wants() string {
 	switch s.at.(type) {
 	case *bool:
 		return "wants true or false"
+	case *int:
+		return "wants a number"
 	case *[]string:
 		return "wants a list of strings"
 	case *Duration:
 		return `wants a length of time such as "10s"`
+	case *Mode:
+		return `wants the permissions in octal, such as "0666"`
+	case *Size:
+		return `wants a size such as "16MiB"`
 	default:
 		return "wants a string"
 	}
