@@ -240,7 +240,7 @@ func (f *file) external(settings []setting) []External {
 	return slices.CompactFunc(found, func(a, b External) bool { return a.Name == b.Name })
 }
 
-var pluginName = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,63}$`)
+var pluginName = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,62}$`)
 
 // read sets the settings that the file has. Keys count exactly as they are written in config.toml:
 // the library would take [Store] for [store].
