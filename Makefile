@@ -89,12 +89,22 @@ $(GOTESTSUM):
 race: $(GOTESTSUM)
 	GORACE=atexit_sleep_ms=0 $(TEST) -p 1 -race -short -tags '$(TAGS)' $(TESTFLAGS) $(UNIT)
 
+# The Varlink interfaces as Go packages. The generator writes beside its input.
+.PHONY: generate
+generate: varlink/removal/iounmoorremoval.go varlink/plugin/iounmoorplugin.go
+varlink/removal/iounmoorremoval.go: varlink/io.unmoor.Removal.varlink go.mod
+varlink/plugin/iounmoorplugin.go: varlink/io.unmoor.Plugin.varlink go.mod
+varlink/%.go:
+	$(GO) tool varlink-go-interface-generator $<
+	mkdir -p $(@D) && mv varlink/$(@F) $@
+
 # Go's own checks that the tree is as its tools would leave it.
 .PHONY: check
 check:
 	@out=$$(gofmt -l $$(git ls-files '*.go')); [ -z "$$out" ] || { echo "gofmt would change: $$out"; exit 1; }
 	$(GO) vet -tags '$(TAGS)' ./...
 	$(GO) vet -tags '$(TAGS) failpoints' ./cmd/...
+	$(MAKE) -B generate && git diff --exit-code -- varlink
 	$(GO) mod tidy -diff
 	$(GO) mod verify
 
