@@ -102,7 +102,7 @@ func plugins(ctx context.Context, c config.Config) (*hooks.Registry, error) {
 		}
 		entries = append(entries, entry(crio.Name, p, crio.Hints(), c.CRIO.Plugin))
 	}
-	return hooks.New(entries)
+	return hooks.New(entries, hooks.Options{})
 }
 
 func entry(name string, p hooks.Plugin, hints []core.ClaimHint, c config.Plugin) hooks.Entry {
