@@ -9,10 +9,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
-	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 // Dial connects to an address: unix:/path, unix:@abstract, exec:/path/to/program or
@@ -80,7 +76,8 @@ func dialProgram(ctx context.Context, command []string, o DialOptions) (*Conn, e
 		}
 	}
 	cmd.Env = append(cmd.Env, "LISTEN_FDS=1", "LISTEN_FDNAMES=varlink")
-	return start(ctx, cmd, o, func(theirs *os.File) { cmd.ExtraFiles = []*os.File{theirs} })
+	p := &process{cmd: cmd, name: path, served: true}
+	return p.start(ctx, o, func(theirs *os.File) { cmd.ExtraFiles = []*os.File{theirs} })
 }
 
 // dialSSH has ssh forward a socket of the remote host (varlink_connect_ssh_unix, sd-varlink.c, systemd
@@ -94,62 +91,6 @@ func dialSSH(ctx context.Context, where string, o DialOptions) (*Conn, error) {
 		return nil, errors.New("the socket's path must be absolute and clean, as in ssh-unix:host:/path")
 	}
 	cmd := exec.Command("ssh", "-W", path, host)
-	return start(ctx, cmd, o, func(theirs *os.File) { cmd.Stdin, cmd.Stdout = theirs, theirs })
-}
-
-// start runs cmd with one end of a socket pair.
-func start(ctx context.Context, cmd *exec.Cmd, o DialOptions, hand func(*os.File)) (*Conn, error) {
-	if err := ctx.Err(); err != nil {
-		return nil, err
-	}
-	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return nil, err
-	}
-	ours, theirs := os.NewFile(uintptr(pair[0]), "varlink"), os.NewFile(uintptr(pair[1]), "varlink")
-	defer ours.Close()
-	defer theirs.Close()
-	hand(theirs)
-	cmd.Stderr = os.Stderr
-	conn, err := net.FileConn(ours)
-	if err != nil {
-		return nil, err
-	}
-	if err := cmd.Start(); err != nil {
-		conn.Close()
-		return nil, err
-	}
-	p := &process{cmd: cmd, exited: make(chan struct{})}
-	go p.wait()
-	c := NewConn(conn, o)
-	c.process = p
-	return c, nil
-}
-
-// endGrace is how long a process may take to end after SIGTERM.
-const endGrace = 2 * time.Second
-
-// process is one that a connection's other end is in.
-type process struct {
-	cmd    *exec.Cmd
-	exited chan struct{}
-	err    error // of its exit; to be read once it has exited
-}
-
-func (p *process) wait() {
-	p.err = p.cmd.Wait()
-	close(p.exited)
-}
-
-// end ends it and waits until it is reaped. Its socket is closed by then.
-func (p *process) end() {
-	p.cmd.Process.Signal(syscall.SIGTERM) // an error says that it has ended
-	timer := time.NewTimer(endGrace)
-	defer timer.Stop()
-	select {
-	case <-p.exited:
-	case <-timer.C:
-		p.cmd.Process.Kill()
-		<-p.exited
-	}
+	p := &process{cmd: cmd, name: "ssh"}
+	return p.start(ctx, o, func(theirs *os.File) { cmd.Stdin, cmd.Stdout = theirs, theirs })
 }
