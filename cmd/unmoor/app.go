@@ -32,6 +32,8 @@ type app struct {
 	out  *output
 	err  io.Writer
 	open func(ctx context.Context, c config.Config) (*machine, error)
+	// plugins asks the plugins of this process who they are.
+	plugins func(ctx context.Context, c config.Config) ([]service.Plugin, error)
 	// socket is where the daemon of this user's store listens, dialing how it is connected to.
 	socket  string
 	dialing client.Options
@@ -139,7 +141,7 @@ images or containers, the highest.`,
 	flags.BoolVar(&a.global.local, "local", false, "do without a daemon: work on the store in this process")
 	flags.StringVar(&a.global.logLevel, "log-level", "", "log `level`: debug, info, warn or error (default warn)")
 	root.AddCommand(a.rmiCommand(), a.rmCommand(), a.planCommand(), a.whyCommand(), a.psCommand(),
-		a.imagesCommand(), a.doctorCommand(), a.eventsCommand(), a.configCommand(), a.versionCommand())
+		a.imagesCommand(), a.doctorCommand(), a.eventsCommand(), a.pluginsCommand(), a.configCommand(), a.versionCommand())
 	return root
 }
 
