@@ -19,10 +19,13 @@ type Config struct {
 	Access  Access
 	Service Service
 	Audit   Audit
+	Plugins Plugins
 	Podman  Podman
 	Buildah Buildah
 	CRIO    CRIO
-	Log     Log
+	// External are the plugins that are not built in, by name.
+	External []External
+	Log      Log
 }
 
 // Store says which store is meant. What is empty is taken from storage.conf, as the engines do.
@@ -80,6 +83,15 @@ type Audit struct {
 	Keep    int
 }
 
+// Plugins says where plugins are found, and what is kept of them.
+type Plugins struct {
+	// Directory has a socket NAME.sock for each plugin; empty is the usual one, which depends on the
+	// user.
+	Directory string
+	// Hints is where it is kept what each plugin's containers look like; empty likewise.
+	Hints string
+}
+
 // Plugin is what every plugin has.
 type Plugin struct {
 	Enabled bool
@@ -95,6 +107,9 @@ type Plugin struct {
 // Podman is the section of Podman's plugin.
 type Podman struct {
 	Plugin
+	// Socket is where the plugin is served in a process of its own, unix:/path; where it is empty, it is
+	// the one that is built in.
+	Socket string
 	// Command is how podman is run.
 	Command []string
 	// Address is Podman's API socket, unix:///run/podman/podman.sock; where it is empty, Command is
@@ -105,13 +120,28 @@ type Podman struct {
 // Buildah is the section of Buildah's plugin.
 type Buildah struct {
 	Plugin
+	// Socket is as Podman's.
+	Socket string
 }
 
 // CRIO is the section of CRI-O's plugin.
 type CRIO struct {
 	Plugin
+	// Socket is as Podman's.
+	Socket string
 	// Address is CRI-O's socket.
 	Address string
+}
+
+// External is the section of a plugin that is not built in. One of Address and Command is set where it
+// is enabled.
+type External struct {
+	Name string
+	Plugin
+	// Address is the socket that it serves, unix:/path.
+	Address string
+	// Command is how it is started, to serve a socket that is passed to it.
+	Command []string
 }
 
 // Log is how much is written to standard error.
@@ -121,7 +151,7 @@ type Log struct {
 
 // Default is the configuration of an empty file.
 func Default() Config {
-	plugin := Plugin{Enabled: true, ClaimTimeout: Duration(30 * time.Second), WhenUnavailable: Block}
+	plugin := defaultPlugin()
 	return Config{
 		Removal: Removal{GracePeriod: Duration(10 * time.Second)},
 		Service: Service{Mode: 0o666},
@@ -131,6 +161,10 @@ func Default() Config {
 		CRIO:    CRIO{Plugin: plugin, Address: "unix:///run/crio/crio.sock"},
 		Log:     Log{Level: "warn"},
 	}
+}
+
+func defaultPlugin() Plugin {
+	return Plugin{Enabled: true, ClaimTimeout: Duration(30 * time.Second), WhenUnavailable: Block}
 }
 
 // Duration is a length of time, written "10s" or "1m30s".

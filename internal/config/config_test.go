@@ -72,8 +72,16 @@ max_size = "1GiB"
 keep = 10
 [plugin]
 podman.command = ["/opt/podman", "--tmpdir", "/x"]
+colima = { command = ["/usr/libexec/unmoor-colima", "-v"], claim_timeout = "5s" }
+off.enabled = false
+[plugins]
+directory = "/srv/plugins"
 [plugin.buildah]
 when_unavailable = "ignore"
+socket = "unix:/run/buildah.sock"
+[plugin.lima]
+address = "unix:/run/lima.sock"
+required = true
 [log]
 level = "debug"
 `)
@@ -89,7 +97,15 @@ level = "debug"
 	want.Service = Service{Socket: "/run/x", Mode: 0o660}
 	want.Audit = Audit{MaxSize: 1 << 30, Keep: 10}
 	want.Podman.Command = []string{"/opt/podman", "--tmpdir", "/x"}
-	want.Buildah.WhenUnavailable = Ignore
+	want.Buildah.WhenUnavailable, want.Buildah.Socket = Ignore, "unix:/run/buildah.sock"
+	want.Plugins.Directory = "/srv/plugins"
+	lima, colima, off := defaultPlugin(), defaultPlugin(), defaultPlugin()
+	lima.Required, colima.ClaimTimeout, off.Enabled = true, Duration(5*time.Second), false
+	want.External = []External{
+		{Name: "colima", Plugin: colima, Command: []string{"/usr/libexec/unmoor-colima", "-v"}},
+		{Name: "lima", Plugin: lima, Address: "unix:/run/lima.sock"},
+		{Name: "off", Plugin: off},
+	}
 	want.Log.Level = "debug"
 	if diff := cmp.Diff(want, c); diff != "" {
 		t.Error(diff)
@@ -101,7 +117,24 @@ func TestErrorsNameFileLineAndKey(t *testing.T) {
 		"an unknown key":             {"[store]\n\ngraph = 1\n", "f:3: store.graph: no such key"},
 		"a key in the wrong case":    {"[store]\nRoot = \"/x\"\n", "f:2: store.Root: no such key"},
 		"an unknown section":         {"[stores]\nroot = 1\n", "f:1: stores: no such key"},
-		"an unknown plugin":          {"[log]\n[plugin.docker]\nenabled = true\n", "f:2: plugin.docker: no such plugin; there are buildah, crio, podman"},
+		"an unknown plugin":          {"[log]\n[plugin.docker]\nenabled = true\n", "f:2: plugin.docker: no such plugin; there are buildah, crio, podman; one that is not built in wants address or command"},
+		"a plugin that is a value":   {"[plugin]\nlima = 3\n", "f:2: plugin.lima: no such plugin; there are"},
+		"a plugin in dotted keys":    {"[plugin]\n\nlima.enabled = true\n", "f:3: plugin.lima: no such plugin; there are"},
+		"a list of plugins":          {"[[plugin.lima]]\naddress = \"unix:/x\"\n", "f:1: plugin.lima: no such plugin; there are"},
+		"a plugin's name":            {"[plugin.Lima]\naddress = \"unix:/x\"\n", "f:1: plugin.Lima: is no name of a plugin: lower case"},
+		"a plugin's name in quotes":  {"[plugin.\"a.b\"]\naddress = \"unix:/x\"\n", `f:1: plugin."a.b": is no name of a plugin: lower case`},
+		"the kernel's name":          {"[plugin.kernel]\naddress = \"unix:/x\"\n", "f:1: plugin.kernel: is no name of a plugin: lower case letters, digits and -, and neither kernel nor none"},
+		"nobody's name":              {"[plugin.none]\naddress = \"unix:/x\"\n", "f:1: plugin.none: is no name of a plugin"},
+		"a key of another plugin":    {"[plugin.lima]\naddress = \"unix:/x\"\nsocket = \"unix:/x\"\n", "f:3: plugin.lima.socket: no such key"},
+		"an address that is none":    {"[plugin.lima]\naddress = \"unix:@x\"\n", `f:2: plugin.lima.address: wants a socket such as "unix:/run/unmoor/plugins/lima.sock", not "unix:@x"`},
+		"an address with parameters": {"[plugin.lima]\naddress = \"unix:/x;mode=0600\"\n", `f:2: plugin.lima.address: wants a socket`},
+		"an address and a command":   {"[plugin.lima]\naddress = \"unix:/x\"\ncommand = [\"x\"]\n", "f:3: plugin.lima.command: is set, and so is address: choose one"},
+		"an empty command":           {"[plugin.lima]\ncommand = []\n", "f:1: plugin.lima: no such plugin"},
+		"a command without name":     {"[plugin.lima]\ncommand = [\"\", \"x\"]\n", `f:2: plugin.lima.command: wants a program, such as ["/usr/libexec/unmoor-lima"]`},
+		"a socket that is none":      {"[plugin.crio]\nsocket = \"/run/x\"\n", `f:2: plugin.crio.socket: wants a socket such as "unix:/run/unmoor/plugins/crio.sock", not "/run/x"`},
+		"another one is required":    {"[plugin.lima]\nenabled = false\nrequired = true\n", "f:3: plugin.lima.required: is true, but the plugin is not enabled"},
+		"another one has no time":    {"[plugin.lima]\naddress = \"unix:/x\"\nclaim_timeout = \"0s\"\n", "f:3: plugin.lima.claim_timeout: wants more than 0"},
+		"a relative directory":       {"[plugins]\ndirectory = \"x\"\n", `f:2: plugins.directory: wants an absolute path, not "x"`},
 		"a value of another type":    {"[store]\nroot = 3\n", "f:2: store.root: wants a string"},
 		"a word for a boolean":       {"[plugin.podman]\nenabled = \"yes\"\n", "f:2: plugin.podman.enabled: wants true or false"},
 		"a list of numbers":          {"[store]\noptions = [1]\n", "f:2: store.options: wants a list of strings"},
@@ -186,6 +219,7 @@ func TestTOMLReadsBack(t *testing.T) {
 	c := Default()
 	c.Store.Root, c.Store.Options = `/a "b"`, []string{"x=y", "z"}
 	c.Protect.Containers = []string{`a"b*`, "?"}
+	c.External = []External{{Name: "a-b", Plugin: defaultPlugin(), Address: "unix:/x"}, {Name: "c", Plugin: defaultPlugin(), Command: []string{`a "b"`}}}
 	c.Access.Read, c.Service.Mode, c.Audit.MaxSize, c.Audit.Keep = []string{"*"}, 0o60, 100_000, 0
 	text, err := c.TOML()
 	if err != nil {

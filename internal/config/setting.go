@@ -35,6 +35,8 @@ func (c *Config) settings() []setting {
 		{"audit.file", &c.Audit.File},
 		{"audit.max_size", &c.Audit.MaxSize},
 		{"audit.keep", &c.Audit.Keep},
+		{"plugins.directory", &c.Plugins.Directory},
+		{"plugins.hints", &c.Plugins.Hints},
 	}
 	plugin := func(name string, p *Plugin, own ...setting) {
 		all = append(all, setting{"plugin." + name + ".enabled", &p.Enabled})
@@ -47,10 +49,19 @@ func (c *Config) settings() []setting {
 			setting{"plugin." + name + ".required", &p.Required})
 	}
 	plugin("podman", &c.Podman.Plugin,
+		setting{"socket", &c.Podman.Socket},
 		setting{"command", &c.Podman.Command},
 		setting{"address", &c.Podman.Address})
-	plugin("buildah", &c.Buildah.Plugin)
-	plugin("crio", &c.CRIO.Plugin, setting{"address", &c.CRIO.Address})
+	plugin("buildah", &c.Buildah.Plugin, setting{"socket", &c.Buildah.Socket})
+	plugin("crio", &c.CRIO.Plugin,
+		setting{"socket", &c.CRIO.Socket},
+		setting{"address", &c.CRIO.Address})
+	for i := range c.External {
+		e := &c.External[i]
+		plugin(e.Name, &e.Plugin,
+			setting{"address", &e.Address},
+			setting{"command", &e.Command})
+	}
 	return append(all, setting{"log.level", &c.Log.Level})
 }
 

@@ -2,7 +2,6 @@ package service
 
 import (
 	"context"
-	"slices"
 	"time"
 
 	"github.com/unmoor/unmoor/core"
@@ -104,7 +103,7 @@ func (l *Local) survey(ctx context.Context, snapshot *core.Snapshot, containers 
 			ImageID: c.ImageID, LayerID: c.LayerID, Created: c.Created,
 			Holding: held.Kind, Owners: append([]string{}, held.Owners...), State: held.Claim.State,
 			Use: h.Use, Reason: h.Reason, Group: held.Claim.Group, Mounts: c.Layer.MountCount,
-			Evidence: slices.Concat([]core.Evidence{}, held.Claim.Evidence, h.Observation.Evidence),
+			Evidence: append(append([]core.Evidence{}, held.Claim.Evidence...), h.Observation.Evidence...),
 		}
 		if held.Kind == core.Undetermined {
 			all[i].Advice = held.Advice
@@ -114,4 +113,20 @@ func (l *Local) survey(ctx context.Context, snapshot *core.Snapshot, containers 
 		}
 	}
 	return all, nil
+}
+
+// ContainerNames lists what the store calls its containers, for completion; an ID, cut, stands for one
+// without a name. No engine is asked.
+func (l *Local) ContainerNames(ctx context.Context) ([]string, error) {
+	snapshot, err := l.Engine.Store.Snapshot(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	for _, c := range snapshot.Containers {
+		if names = append(names, c.Names...); len(c.Names) == 0 {
+			names = append(names, c.ID.Short())
+		}
+	}
+	return names, nil
 }

@@ -59,7 +59,7 @@ func (l *Local) Explain(ctx context.Context, reference string) (*Explanation, er
 	for _, r := range plan.Removals {
 		e.Blockers = append(e.Blockers, r.Blockers...)
 	}
-	hard := 0
+	var hard int
 	e.LeastForce, hard = LeastForce(e.Blockers)
 	e.Lifted = hard == 0
 	holders, err := l.survey(ctx, snapshot, e.concerned(snapshot))

@@ -64,23 +64,3 @@ func image(snapshot *core.Snapshot, i core.Image) Image {
 	}
 	return v
 }
-
-// Names lists what the store calls its images and its containers, for completion; IDs, cut, stand for what
-// has no name. No engine is asked.
-func (l *Local) Names(ctx context.Context) (images, containers []string, err error) {
-	snapshot, err := l.Engine.Store.Snapshot(ctx)
-	if err != nil {
-		return nil, nil, err
-	}
-	for _, i := range snapshot.Images {
-		if images = append(images, i.Names...); i.Dangling() {
-			images = append(images, i.ID.Short())
-		}
-	}
-	for _, c := range snapshot.Containers {
-		if containers = append(containers, c.Names...); len(c.Names) == 0 {
-			containers = append(containers, c.ID.Short())
-		}
-	}
-	return images, containers, nil
-}

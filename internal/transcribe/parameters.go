@@ -85,8 +85,10 @@ type (
 		AfterSequence *int64 `json:"afterSequence,omitempty"`
 	}
 	MonitorOut struct {
-		Ready     *bool          `json:"ready,omitempty"`
-		Heartbeat *bool          `json:"heartbeat,omitempty"`
-		Event     *removal.Event `json:"event,omitempty"`
+		Ready     *bool `json:"ready,omitempty"`
+		Heartbeat *bool `json:"heartbeat,omitempty"`
+		// Sequence is, with either, the number of the last event until then.
+		Sequence *int64         `json:"sequence,omitempty"`
+		Event    *removal.Event `json:"event,omitempty"`
 	}
 )

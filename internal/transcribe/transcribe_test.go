@@ -21,7 +21,7 @@ import (
 	"github.com/unmoor/unmoor/internal/wire"
 )
 
-const models = 300
+const models = 100
 
 // random makes models.
 type random struct{ *rand.Rand }
@@ -157,7 +157,7 @@ func (r random) error() error {
 // sameError is whether two errors are alike in their words and in what can be branched on.
 func sameError(a, b error) bool {
 	if a == nil || b == nil {
-		return a == b
+		return a == nil && b == nil
 	}
 	if a.Error() != b.Error() {
 		return false

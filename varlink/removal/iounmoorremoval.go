@@ -2320,7 +2320,8 @@ type Plugin (
   required: bool,
   # block or ignore
   whenUnavailable: string,
-  # ready, engine_unavailable, unreachable, incompatible, quarantined, disabled
+  # ready, engine_unavailable, unreachable, incompatible, quarantined, refused, disabled; in an event also
+  # unregistered
   status: string,
   engineVersion: ?string,
   protocolVersion: ?int,
