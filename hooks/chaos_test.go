@@ -276,6 +276,8 @@ func TestChaosOfStop(t *testing.T) {
 	for i := range cases {
 		switch {
 		case cases[i].name == "it continues for ever":
+		case strings.Contains(cases[i].name, "GiB"):
+			cases[i].said = "" // it may take longer than that silence to read
 		case cases[i].said == "did not answer within":
 			cases[i].said = "no sign of life for 300ms"
 		}
