@@ -14,9 +14,6 @@ import (
 
 	"github.com/unmoor/unmoor/core"
 	"github.com/unmoor/unmoor/internal/service"
-	"github.com/unmoor/unmoor/plugins/buildah"
-	"github.com/unmoor/unmoor/plugins/crio"
-	"github.com/unmoor/unmoor/plugins/podman"
 )
 
 func (a *app) psCommand() *cobra.Command {
@@ -80,6 +77,9 @@ func (a *app) ps(cmd *cobra.Command, flags *listFlags, size bool) error {
 func ancestors(ctx context.Context, b backend, values []string) (map[string]core.ImageID, error) {
 	all := make(map[string]core.ImageID)
 	for _, v := range values {
+		if v == "" {
+			continue // which would be all images
+		}
 		err := b.Images(ctx, v, func(i service.Image) error { all[v] = i.ID; return nil })
 		if _, ambiguous := errors.AsType[*core.AmbiguousError](err); err != nil && !ambiguous && unknown(err) == nil {
 			return nil, err
@@ -90,7 +90,7 @@ func ancestors(ctx context.Context, b backend, values []string) (map[string]core
 
 var containerFilters = []filterKey{
 	{name: "id"}, {"name", expression},
-	{"owner", oneOf(podman.Name, buildah.Name, crio.Name, "none")},
+	{name: "owner"}, // a plugin, built in or not
 	{"use", oneOf("idle", "in_use", "in-use", "unknown")},
 	{"status", oneOf(string(core.StateCreated), string(core.StateRunning), string(core.StatePaused), string(core.StateStopped),
 		string(core.StateBuilding), string(core.StateRemoving), exited)},

@@ -11,6 +11,7 @@ import (
 	"github.com/unmoor/unmoor/core/cstore"
 	"github.com/unmoor/unmoor/hooks"
 	"github.com/unmoor/unmoor/internal/config"
+	"github.com/unmoor/unmoor/internal/service"
 	"github.com/unmoor/unmoor/plugins/buildah"
 	"github.com/unmoor/unmoor/plugins/crio"
 	"github.com/unmoor/unmoor/plugins/podman"
@@ -62,6 +63,35 @@ func entry(name string, c config.Plugin) hooks.Entry {
 		e.WhenUnavailable = hooks.Ignore
 	}
 	return e
+}
+
+// describePlugins asks the plugins of a configuration who they are.
+func describePlugins(ctx context.Context, c config.Config) ([]service.Plugin, error) {
+	entries, err := entries(ctx, c)
+	if err != nil {
+		return nil, err
+	}
+	registry, err := hooks.New(entries, pluginOptions(c))
+	if err != nil {
+		return nil, err
+	}
+	defer registry.Close()
+	plugins := []service.Plugin{}
+	for _, s := range registry.Describe(ctx) {
+		plugins = append(plugins, pluginOf(s))
+	}
+	return plugins, ctx.Err() // which would be theirs
+}
+
+// pluginOf is how a plugin stands, for people.
+func pluginOf(s hooks.PluginStatus) service.Plugin {
+	p := service.Plugin{Name: s.Name, Address: s.Address, Source: string(s.Source), Required: s.Required, WhenUnavailable: string(config.Block),
+		Status: string(s.State), EngineVersion: s.EngineVersion, ProtocolVersion: s.ProtocolVersion, Capabilities: append([]string{}, s.Capabilities...),
+		LastError: s.LastError, LastSeen: s.LastSeen, Advice: s.Advice}
+	if s.WhenUnavailable == hooks.Ignore {
+		p.WhenUnavailable = string(config.Ignore)
+	}
+	return p
 }
 
 // pluginOptions say where other plugins are found. Where an ordinary user has no directory of that kind,
