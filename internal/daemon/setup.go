@@ -59,6 +59,9 @@ func (d *Daemon) Replace(s *Setup) {
 	}
 }
 
+// Close closes the setup, once nothing is asked of the daemon any more.
+func (d *Daemon) Close() { d.Replace(&Setup{}) }
+
 // use is the present setup, until release.
 func (d *Daemon) use() *Setup {
 	d.mu.Lock()
