@@ -60,7 +60,7 @@ func (a *app) events(cmd *cobra.Command, f *eventFlags) error {
 			return fmt.Errorf("%w: --since %d begins with it", err, lost.Oldest-1)
 		}
 		if ctx.Err() != nil || errors.Is(err, errUnread) {
-			return nil // that is how it is ended
+			return nil //nolint:nilerr // That is how it is ended.
 		}
 		return err
 	})

@@ -64,6 +64,7 @@ func (f *fake) serve(t *testing.T, protection core.Protection) string {
 	if err != nil {
 		t.Fatal(err)
 	}
+	f.server = server
 	socket := filepath.Join(t.TempDir(), "socket")
 	listener, err := wire.Listen(socket, 0o600)
 	if err != nil {
@@ -280,6 +281,7 @@ func TestInterruptThroughDaemon(t *testing.T) {
 	if code != 125 || !want.MatchString(stderr.String()) || stdout.String() != "" {
 		t.Errorf("exit %d: %s%s", code, &stdout, &stderr)
 	}
+	eventually(t, "the daemon has noticed", func() bool { return f.server.Connections() == 0 })
 	close(release)
 	eventually(t, "the daemon has ended it", func() bool {
 		return strings.Contains(caller.call(t, "events", "--stream=false").stdout, "action_failed")

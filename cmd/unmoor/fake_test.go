@@ -16,6 +16,7 @@ import (
 	"github.com/unmoor/unmoor/internal/client"
 	"github.com/unmoor/unmoor/internal/config"
 	"github.com/unmoor/unmoor/internal/service"
+	"github.com/unmoor/unmoor/internal/wire"
 )
 
 // fake is a store, its owners and a kernel in memory, whose containers can be stopped and removed.
@@ -38,6 +39,8 @@ type fake struct {
 	inventories []core.Inventory
 	// changes counts what was done to the store.
 	changes int
+	// server is the daemon's that serves it.
+	server *wire.Server
 }
 
 var epoch = time.Date(2026, 5, 4, 3, 2, 1, 0, time.UTC)
@@ -148,6 +151,8 @@ func (f *fake) DeleteContainer(_ context.Context, deleted core.Container) error 
 }
 
 func (f *fake) RemoveNames(_ context.Context, id core.ImageID, names []string) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	f.changes++
 	for n, i := range f.snapshot.Images {
 		if i.ID == id {
@@ -166,6 +171,8 @@ type fakeDeletion struct{ *fake }
 func (f fakeDeletion) End(context.Context) error { return nil }
 
 func (f fakeDeletion) Delete(_ context.Context, image core.Image) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	if f.deleteErr != nil {
 		return f.deleteErr
 	}
@@ -175,10 +182,14 @@ func (f fakeDeletion) Delete(_ context.Context, image core.Image) error {
 }
 
 func (f *fake) CompleteInterrupted(context.Context) ([]core.Interrupted, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	return slices.Clone(f.completed), nil
 }
 
 func (f *fake) Conclude(_ context.Context, id core.ImageID) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	f.completed = slices.DeleteFunc(f.completed, func(c core.Interrupted) bool { return c.Image.ID == id })
 	return nil
 }
@@ -284,8 +295,20 @@ type caller struct {
 func (c caller) call(t *testing.T, args ...string) call {
 	t.Helper()
 	var stdout, stderr bytes.Buffer
-	code := c.app(t, &stdout, &stderr).run(t.Context(), args)
+	app := c.app(t, &stdout, &stderr)
+	c.settle()
+	code := app.run(t.Context(), args)
+	c.settle()
 	return call{stdout.String(), stderr.String(), code}
+}
+
+// settle has the daemon see what the test did to the fake, and the test what the daemon did: nothing else
+// orders what they do for the race detector.
+func (c caller) settle() {
+	if c.fake != nil {
+		c.fake.mu.Lock()
+		defer c.fake.mu.Unlock()
+	}
 }
 
 func (c caller) app(t *testing.T, stdout, stderr io.Writer) *app {

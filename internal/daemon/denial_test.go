@@ -145,7 +145,10 @@ func TestDenialsAreWrittenDown(t *testing.T) {
 	process := func(pid int) (core.Process, bool) {
 		return core.Process{PID: pid, UID: 4000, Command: "varlinkctl call " + strings.Repeat("x", 1000), Unit: "session-1.scope", Cgroup: "/user.slice"}, true
 	}
-	s := serve(t, newFakeService(0), Options{Process: process})
+	s := serve(t, newFakeService(0), Options{})
+	s.daemon.mu.Lock()
+	s.setup.Process = process
+	s.daemon.mu.Unlock()
 	c := s.dialAs(4000, 4003)
 	for range 50 {
 		if _, failed := callOn(s, c, "RemoveImage", object{"image": "localhost/web:1"}); failed != denied {
@@ -166,16 +169,16 @@ func TestDenialsAreWrittenDown(t *testing.T) {
 
 // TestPidOfAnother: what has the pid by now is not taken for the caller where it is another user's.
 func TestPidOfAnother(t *testing.T) {
-	d := New(&Setup{}, Options{Process: func(pid int) (core.Process, bool) {
+	s := &Setup{Process: func(pid int) (core.Process, bool) {
 		return core.Process{PID: pid, UID: 7, Command: "mallory"}, true
-	}})
-	if r := d.recordCaller(t.Context(), ordinary(8)); r.UID != 8 || r.Command != "" {
+	}}
+	if r := s.recordCaller(t.Context(), ordinary(8)); r.UID != 8 || r.Command != "" {
 		t.Errorf("%+v", r)
 	}
-	if r := d.recordCaller(t.Context(), ordinary(7)); r.Command != "mallory" {
+	if r := s.recordCaller(t.Context(), ordinary(7)); r.Command != "mallory" {
 		t.Errorf("%+v", r)
 	}
-	if r := d.recordCaller(t.Context(), root); r.User != "root" {
+	if r := s.recordCaller(t.Context(), root); r.User != "root" {
 		t.Errorf("%+v", r)
 	}
 }

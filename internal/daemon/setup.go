@@ -36,6 +36,8 @@ type Setup struct {
 	Access  *Access
 	// Audit is where removals are written down; nil is nowhere.
 	Audit *audit.Log
+	// Process says what process has a pid; nil is that it cannot be told.
+	Process func(pid int) (core.Process, bool)
 	// Close, where it is set, is called once nobody uses the setup any more.
 	Close func()
 
@@ -56,6 +58,9 @@ func (d *Daemon) Replace(s *Setup) {
 		old.close()
 	}
 }
+
+// Close closes the setup, once nothing is asked of the daemon any more.
+func (d *Daemon) Close() { d.Replace(&Setup{}) }
 
 // use is the present setup, until release.
 func (d *Daemon) use() *Setup {
