@@ -59,7 +59,7 @@ func (s *scenario) serviceConfig() string {
 }
 
 func (s *scenario) serviceSections() string {
-	return fmt.Sprintf("[audit]\nfile = %q\n[plugins]\ndirectory = %q\nstate = %q\n",
+	return fmt.Sprintf("[audit]\nfile = %q\n[plugins]\ndirectory = %q\nhints = %q\n",
 		s.path("audit.log"), s.path("plugins"), s.path("state"))
 }
 
