@@ -51,9 +51,19 @@ func (a *app) serve(cmd *cobra.Command, socket string) error {
 	if err := checkStore(a.config.Store); err != nil {
 		return err
 	}
+	if err := refuseSockets(); err != nil {
+		return err
+	}
+	beginPause(cmd.Context(), a.config.Podman.Command)
 	if err := enterUserNamespace(a.config.Podman.Command); err != nil {
 		return err
 	}
+	ctx, release, err := withParent(cmd.Context())
+	if err != nil {
+		return err
+	}
+	defer release()
+	cmd.SetContext(ctx)
 	hangup := make(chan os.Signal, 1)
 	signal.Notify(hangup, syscall.SIGHUP)
 	defer signal.Stop(hangup)
@@ -65,7 +75,7 @@ func (a *app) serve(cmd *cobra.Command, socket string) error {
 	if err != nil {
 		return errors.Join(err, sockets.close())
 	}
-	return s.run(cmd.Context(), sockets, hangup)
+	return s.run(ctx, sockets, hangup)
 }
 
 // logAsService has the journal know how much each record weighs. The level can be set anew.
