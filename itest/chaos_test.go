@@ -204,7 +204,11 @@ func TestPluginChaos(t *testing.T) {
 				other := s.importImage("bystander", bystander)
 				s.podman("create", "--name", "p-created", bystander, "true")
 				id := s.unknown("u-chaos", image)
-				s.write("root/overlay-containers/"+id+"/userdata/chaos", "")
+				mark := "root/overlay-containers/" + id + "/userdata"
+				if err := os.MkdirAll(s.path(mark), 0o700); err != nil {
+					t.Fatal(err)
+				}
+				s.write(mark+"/chaos", "")
 				said := []string{"chaos"}
 				if name == "lies about a stop" {
 					s.shell("sleep", `exec chroot "$1" sleep 1010`, s.mountUnknown(id))
