@@ -143,13 +143,13 @@ func (k keeper) save(r record) error {
 	if err != nil {
 		return err
 	}
-	defer os.Remove(f.Name()) // not there any more where all went well
 	_, err = f.Write(append(text, '\n'))
-	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return err
+	err = errors.Join(err, f.Sync(), f.Close())
+	if err == nil {
+		err = os.Rename(f.Name(), k.path(d.Name))
 	}
-	if err := os.Rename(f.Name(), k.path(d.Name)); err != nil {
-		return err
+	if err != nil {
+		return errors.Join(err, os.Remove(f.Name()))
 	}
 	return k.sync()
 }
