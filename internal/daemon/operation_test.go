@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -224,6 +225,9 @@ func TestResolvedAnew(t *testing.T) {
 	close(one.proceed)
 	<-o1.done
 	<-asked // it has its turn, and means what the second one touches now
+	for granted(o) {
+		runtime.Gosched()
+	}
 	if isClosed(moved.begun) {
 		t.Error("it runs beside what touches the same")
 	}
