@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -159,19 +160,19 @@ func (a *app) checkedStore(ctx context.Context, reference string, o *conformance
 	if reference == "" {
 		return nil
 	}
-	ids, refusals, err := m.local(a.config, a.configFile, nil).Resolve(ctx, service.Targets{Containers: []string{reference}})
+	meaning, err := m.local(a.config, a.configFile, nil).Resolve(ctx, service.Targets{Containers: []string{reference}})
 	if err != nil {
 		return err
 	}
-	if len(refusals) > 0 {
-		return refusals[0].Err
+	if len(meaning.Refusals) > 0 {
+		return meaning.Refusals[0].Err
 	}
 	snapshot, err := m.engine.Store.Snapshot(ctx)
 	if err != nil {
 		return err
 	}
 	for _, c := range snapshot.Containers {
-		if len(ids) == 1 && string(c.ID) == ids[0] {
+		if slices.Contains(meaning.Targets, string(c.ID)) {
 			o.Container = &c
 			return nil
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net"
 	"os"
@@ -11,6 +12,7 @@ import (
 	"path/filepath"
 	"sync"
 	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
@@ -126,7 +128,7 @@ func (a *app) sockets(path string) (sockets, error) {
 	if path == "" {
 		return sockets{}, errors.New("$XDG_RUNTIME_DIR is not set, and so there is no usual place for the socket: name one with --socket")
 	}
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+	if err := makeDirectory(filepath.Dir(path)); err != nil {
 		return sockets{}, fmt.Errorf("make the directory of the socket: %w", err)
 	}
 	l, err := wire.Listen(path, os.FileMode(a.config.Service.Mode))
@@ -137,6 +139,18 @@ func (a *app) sockets(path string) (sockets, error) {
 		return sockets{}, err
 	}
 	return sockets{listeners: []net.Listener{l}}, nil
+}
+
+// makeDirectory makes a directory that others can pass through, whatever the umask. One that is there stays
+// as it is.
+func makeDirectory(path string) error {
+	if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if err := os.MkdirAll(path, 0o755); err != nil {
+		return err
+	}
+	return os.Chmod(path, 0o755)
 }
 
 // run serves until ctx ends, or the last of the connections that were passed in.
@@ -178,20 +192,29 @@ func (s *serving) run(ctx context.Context, sockets sockets, hangup <-chan os.Sig
 	}
 	sdnotify.Ready(s.status())
 	slog.Info("the service is ready", "store", s.store, "version", version)
+	patience := context.WithoutCancel(ctx)
 	for {
 		select {
 		case <-hangup:
 			s.reload(ctx)
 			continue
 		case <-ctx.Done():
-		case <-serveCtx.Done(): // something broke
+		case <-serveCtx.Done(): // a listener broke
 		case <-connected:
+		case err = <-s.broken:
+			// What waits for the locks that this process holds waits for its end.
+			var cancel context.CancelFunc
+			patience, cancel = context.WithTimeout(patience, 5*time.Second)
+			defer cancel()
+			slog.Error("the store broke under the service, which ends so that all locks are released", "error", err)
 		}
 		break
 	}
 	sdnotify.Stopping("Ending what is being done")
 	slog.Info("the service stops")
-	err = s.daemon.Stop(context.WithoutCancel(ctx))
+	if stopped := s.daemon.Stop(patience); err != nil || stopped != nil {
+		return errors.Join(err, stopped) // without waiting for what may never end
+	}
 	stop()
 	err = errors.Join(err, group.Wait())
 	s.close()

@@ -195,7 +195,12 @@ func TestServe(t *testing.T) {
 	web := f.AddImage(storetest.Image{Names: []string{"localhost/web:1"}, Files: map[string]string{"etc/name": "web"}})
 	leftover := f.AddContainer(web, storetest.Container{Names: []string{"leftover"}})
 	f.Mount(leftover)
-	s := startServant(t, f, "")
+	s := newServant(t, f, "")
+	// The umask does not keep others from the socket.
+	s.process.Args = append([]string{"sh", "-c", `umask 077; exec "$@"`, "sh", s.process.Path}, s.process.Args[1:]...)
+	s.process.Path = "/bin/sh"
+	s.start()
+	s.wait("READY=1")
 
 	answers, failed, _ := s.call("GetStore", object{})
 	if failed != "" || answers[0]["graphRoot"] != f.Options.GraphRoot || answers[0]["graphDriver"] != "overlay" {
@@ -423,6 +428,25 @@ func TestServeEndsAtOnce(t *testing.T) {
 	s.signal(syscall.SIGTERM)
 	if state := s.exit(); state.Sys().(syscall.WaitStatus).Signal() != syscall.SIGTERM {
 		t.Errorf("%s", state)
+	}
+}
+
+// TestServeEndsWithItsLocks: where the storage library breaks, it may hold locks that only the end of the
+// process releases; the service manager starts it again.
+func TestServeEndsWithItsLocks(t *testing.T) {
+	f := storetest.New(t, "overlay")
+	f.AddContainer(f.AddImage(storetest.Image{Names: []string{"localhost/web:1"}}), storetest.Container{})
+	s := startServant(t, f, "")
+	path := filepath.Join(f.Options.GraphRoot, "overlay-containers", "containers.lock")
+	if err := errors.Join(os.Remove(path), os.Mkdir(path, 0o700)); err != nil {
+		t.Fatal(err)
+	}
+	if _, failed, p := s.call("ListContainers", object{}); failed != "StoreUnavailable" {
+		t.Errorf("%s %v", failed, p)
+	}
+	s.wait("STOPPING=1")
+	if state := s.exit(); state.ExitCode() != exitOther || !strings.Contains(s.stderr.String(), "locks are released") {
+		t.Errorf("%s: %s", state, s.stderr)
 	}
 }
 
