@@ -125,7 +125,7 @@ images or containers, the highest.`,
 	flags.StringVar(&a.global.config, "config", "", "read the configuration from `file` (default "+config.DefaultPath+", or $UNMOOR_CONFIG)")
 	flags.StringVar(&a.global.logLevel, "log-level", "", "log `level`: debug, info, warn or error (default warn)")
 	root.AddCommand(a.rmiCommand(), a.rmCommand(), a.planCommand(), a.whyCommand(), a.psCommand(),
-		a.imagesCommand(), a.doctorCommand(), a.configCommand(), a.versionCommand())
+		a.imagesCommand(), a.doctorCommand(), a.configCommand(), a.versionCommand(), a.manCommand())
 	return root
 }
 
