@@ -191,8 +191,8 @@ func TestExamplePlugin(t *testing.T) {
 		}
 		wantAlive(t, beside.process)
 
-		// Down, the plugin keeps what looks like Skiff's, and nothing else.
-		free := k.importImage("image", image)
+		// Down, the plugin keeps what looks like Skiff's, and the images, any of which that may mount.
+		free := k.unknown("u-free", bystander)
 		plugin.kill()
 		eventually(t, "the plugin is gone", plugin.ended)
 		r := k.unmoor("rmi", "-f", bystander).wantCode(t, 2).wantSaid(t, other[:12], "skiff")
@@ -200,9 +200,9 @@ func TestExamplePlugin(t *testing.T) {
 			t.Errorf("gone after %v", r)
 		}
 		wantAlive(t, beside.process)
-		k.unmoor("rmi", "-f", image).wantCode(t, 0)
-		if k.hasImage(free) {
-			t.Error("an image that is not Skiff's concern is kept")
+		k.unmoor("rm", "u-free").wantCode(t, 0)
+		if k.hasContainer(free) {
+			t.Error("a container that is not Skiff's concern is kept")
 		}
 		k.serve()
 		k.unmoor("rmi", "-f", "--time", "0", bystander).wantCode(t, 0)
