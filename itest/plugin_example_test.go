@@ -3,6 +3,7 @@ package itest
 import (
 	"encoding/json"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -148,7 +149,10 @@ func (k *skiff) serve() *background {
 		if b.ended() {
 			k.t.Fatalf("the plugin ended: %v\n%s", b.err, b.out.String())
 		}
-		_, err := os.Stat(k.socket)
+		c, err := net.Dial("unix", k.socket)
+		if err == nil {
+			c.Close()
+		}
 		return err == nil
 	})
 	return b
