@@ -245,6 +245,48 @@ func TestExamplePluginCheck(t *testing.T) {
 		k.save()
 		k.serve()
 		k.unmoor("plugin", "check", "unix:"+k.socket).wantCode(t, 0).wantSaid(t, "skiff")
-		k.unmoor(append([]string{"plugin", "check", "--"}, k.plugin...)...).wantCode(t, 0).wantSaid(t, "skiff")
+		k.unmoor(append([]string{"plugin", "check"}, k.plugin...)...).wantCode(t, 0).wantSaid(t, "skiff")
+	})
+}
+
+// TestPluginGuide makes what docs/plugin-guide.md makes, as an author elsewhere would, and has it judged.
+func TestPluginGuide(t *testing.T) {
+	hostOnly(t, []string{"overlay"}, func(t *testing.T, s *scenario) {
+		guide, err := os.ReadFile("../docs/plugin-guide.md")
+		if err != nil {
+			t.Fatal(err)
+		}
+		repository, err := filepath.Abs("..")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Mkdir(s.path("raft"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range []string{"raft.go", "raft.py"} {
+			_, text, ok := strings.Cut(string(guide), "<!-- test: "+name+" -->\n```")
+			_, text, _ = strings.Cut(text, "\n")
+			text, _, closed := strings.Cut(text, "\n```")
+			if !ok || !closed {
+				t.Fatalf("the guide has no %s", name)
+			}
+			s.write("raft/"+name, text+"\n")
+		}
+		sums, err := os.ReadFile("../go.sum")
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.write("raft/go.sum", string(sums))
+		s.write("raft/go.mod", "module example.com/raft\n\ngo 1.26\n\nrequire github.com/unmoor/unmoor v0.0.0\n\n"+
+			"replace github.com/unmoor/unmoor => "+repository+"\n")
+		build := exec.Command("go", "build", "-mod=mod", "-o", "raft", ".")
+		build.Dir = s.path("raft")
+		if out, err := build.CombinedOutput(); err != nil {
+			t.Fatalf("%v: %v\n%s", build, err, out)
+		}
+		s.env = append(s.env, pythonVarlink(t)...)
+		s.env = append(s.env, "INTERFACES="+repository+"/varlink")
+		s.unmoor("plugin", "check", s.path("raft/raft")).wantCode(t, 0).wantSaid(t, "raft")
+		s.unmoor("plugin", "check", "/usr/bin/python3", s.path("raft/raft.py")).wantCode(t, 0).wantSaid(t, "raft")
 	})
 }
