@@ -30,7 +30,7 @@ func units(t *testing.T) map[string][]setting {
 			all[path] = parse(t, path)
 		}
 	}
-	if len(all) < 6 {
+	if len(all) != 5 {
 		t.Fatalf("not all units: %v", all)
 	}
 	return all
@@ -195,7 +195,7 @@ func TestVerify(t *testing.T) {
 	root := install(t, "PREFIX=/usr")
 	for _, kind := range []string{"system", "user"} {
 		paths, err := filepath.Glob(filepath.Join(root, "usr/lib/systemd", kind, "*"))
-		if err != nil || len(paths) < 2 {
+		if err != nil || len(paths) == 0 {
 			t.Fatalf("%s units: %v (%v)", kind, paths, err)
 		}
 		// What they run has to be there.
@@ -299,7 +299,7 @@ func TestInstall(t *testing.T) {
 		has("opt/unmoor/lib/systemd/"+unit, 0o644, "ExecStart=/opt/unmoor/bin/unmoor serve\n", "ExecReload=/opt/unmoor/bin/unmoor config check\n")
 	}
 	has("opt/unmoor/lib/systemd/system/unmoor-plugin@.service", 0o644, "ExecStart=/opt/unmoor/bin/unmoor plugin serve %i\n")
-	for _, unit := range []string{"system/unmoor.socket", "system/unmoor-plugin@.socket", "user/unmoor.socket"} {
+	for _, unit := range []string{"system/unmoor.socket", "system/unmoor-plugin@.socket"} {
 		has("opt/unmoor/lib/systemd/"+unit, 0o644, "FileDescriptorName=varlink\n")
 	}
 	has("opt/unmoor/lib/tmpfiles.d/unmoor.conf", 0o644, "/run/unmoor/plugins 0755 root root")
