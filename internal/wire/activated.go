@@ -62,7 +62,7 @@ func forUs() (bool, error) {
 	if !set {
 		return true, nil
 	}
-	os.Unsetenv("LISTEN_PIDFDID")
+	_ = os.Unsetenv("LISTEN_PIDFDID") // the name is good
 	want, err := strconv.ParseUint(value, 10, 64)
 	if err != nil {
 		return false, fmt.Errorf("sockets passed in: LISTEN_PIDFDID: %w", err)

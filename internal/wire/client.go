@@ -124,12 +124,14 @@ func (c *Conn) call(ctx context.Context, method string, in any, more bool, each 
 	if err := c.begin(ctx); err != nil {
 		return fmt.Errorf("call %s: %w", method, err)
 	}
-	stop := context.AfterFunc(ctx, func() { c.conn.SetDeadline(time.Unix(1, 0)) })
+	stop := context.AfterFunc(ctx, func() {
+		_ = c.conn.SetDeadline(time.Unix(1, 0)) // an error says that it is closed
+	})
 	whole := false
 	defer func() {
 		if !whole { // each may have panicked
 			stop()
-			c.Close()
+			_ = c.Close() // what failed first is told
 		}
 		<-c.turn
 	}()
@@ -178,7 +180,7 @@ func (c *Conn) giveUp(ctx context.Context, err error) error {
 		return nil
 	default:
 	}
-	c.Close()
+	_ = c.Close() // err came first
 	c.in.close()
 	switch {
 	case err == nil: // the answer came whole, and with it the end of the context
@@ -306,7 +308,7 @@ func encodeCall(method string, in any, more bool) ([]byte, error) {
 		if err != nil {
 			return nil, err
 		}
-		if parameters, err = mend(nil, parameters, s); err != nil {
+		if parameters, err = mend(parameters, s); err != nil {
 			return nil, err
 		}
 	}

@@ -18,11 +18,12 @@ import (
 // conn is a connection that a server serves. One goroutine reads its calls and runs their handlers, one
 // after another, and so answers them in order.
 type conn struct {
-	server *Server
-	socket *net.UnixConn
-	raw    syscall.RawConn
-	peer   Peer
-	state  atomic.Int32
+	server  *Server
+	socket  *net.UnixConn
+	raw     syscall.RawConn
+	peer    Peer
+	state   atomic.Int32
+	evicted atomic.Bool
 
 	in       frames
 	deadline time.Time // for the message that was begun
@@ -52,7 +53,7 @@ func newConn(s *Server, socket *net.UnixConn, peer Peer, w *watcher) (*conn, err
 		return nil, err
 	}
 	c := &conn{server: s, socket: socket, raw: raw, peer: peer, watcher: w}
-	c.in = frames{max: s.options.MaxMessage, reserve: c.reserve}
+	c.in = frames{max: s.options.MaxMessage, share: &share{budget: s.bytes, privileged: privileged(peer.UID), evict: c.evict}}
 	c.files = inFlight{quota: s.files, uid: peer.UID}
 	c.pull = c.receive
 	c.out = sender{socket: socket, raw: raw, timeout: s.options.WriteTimeout, last: s.lastWord}
@@ -60,12 +61,11 @@ func newConn(s *Server, socket *net.UnixConn, peer Peer, w *watcher) (*conn, err
 	return c, nil
 }
 
-func (c *conn) reserve(n int) bool {
-	if n < 0 {
-		c.server.bytes.give(c.peer.UID, -n)
-		return true
-	}
-	return c.server.bytes.take(c.peer.UID, n)
+// evict ends it for the sake of others. It does not wait for the reader, as Close would: that may want the
+// lock which is held now.
+func (c *conn) evict() {
+	c.evicted.Store(true)
+	_ = c.socket.CloseRead() // wakes the reader, if the socket is still there
 }
 
 // serve serves it to its end, and closes it.
@@ -90,6 +90,7 @@ func (c *conn) serve(ctx context.Context) {
 		if !c.state.CompareAndSwap(idle, busy) {
 			return
 		}
+		c.in.whole()
 		if err := c.handle(message); err != nil {
 			return
 		}
@@ -106,7 +107,7 @@ func (c *conn) stop() {
 	for {
 		switch {
 		case c.state.CompareAndSwap(idle, stopped):
-			c.socket.Close() // the reader sees it
+			_ = c.socket.Close() // the reader sees it
 			return
 		case c.state.CompareAndSwap(busy, stopping):
 			c.out.hurry()
@@ -119,7 +120,7 @@ func (c *conn) stop() {
 
 func (c *conn) close() {
 	c.state.Store(stopped)
-	c.socket.Close() // there is nothing left to be sent
+	_ = c.socket.Close() // there is nothing left to be sent
 	c.in.close()
 	c.files.close()
 	c.server.connections.give(c.peer.UID, 1)
@@ -128,7 +129,9 @@ func (c *conn) close() {
 // explain logs why nothing more is read, where that is news.
 func (c *conn) explain(err error) {
 	switch {
-	case err == io.EOF, c.state.Load() == stopped, errors.Is(err, unix.ECONNRESET):
+	case c.evicted.Load():
+		c.server.complain("a connection is closed", c.peer, errNoRoom)
+	case errors.Is(err, io.EOF), c.state.Load() == stopped, errors.Is(err, unix.ECONNRESET):
 	case errors.Is(err, os.ErrDeadlineExceeded) && !c.in.begun(): // idle
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		c.server.complain("a connection is closed: a message did not end in time", c.peer, nil)
@@ -144,6 +147,9 @@ func (c *conn) next() ([]byte, error) {
 		message, ok, err := c.in.next()
 		if err != nil || ok {
 			return message, err
+		}
+		if c.evicted.Load() {
+			return nil, errNoRoom
 		}
 		if err := c.await(); err != nil {
 			return nil, err
@@ -202,16 +208,15 @@ func (c *conn) handle(message []byte) error {
 	}
 	files := c.files.take(c.in.handedOut)
 	m, answer, err := c.server.find(in.method)
-	if m == nil || !m.takesFiles {
+	var request []byte
+	if m != nil && err == nil {
+		request, answer, err = m.request(in)
+	}
+	if request == nil || !m.takesFiles {
 		closeFiles(files)
 		files = nil
 	}
-	var request []byte
-	if err == nil && m != nil {
-		request, answer, err = m.request(in)
-	}
 	if err != nil {
-		closeFiles(files)
 		c.server.complain("a connection is closed: a call makes no sense", c.peer, err)
 		return err
 	}
@@ -219,7 +224,6 @@ func (c *conn) handle(message []byte) error {
 		c.in.rest() // request is a copy
 		return c.dispatch(m, in, request, files)
 	}
-	closeFiles(files)
 	if in.oneway {
 		return nil
 	}

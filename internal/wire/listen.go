@@ -63,9 +63,7 @@ func listen(path string, mode os.FileMode, lock *os.File) (*listener, error) {
 		err = os.Chmod(path, mode)
 	}
 	if err != nil {
-		l.Close()
-		os.Remove(path)
-		return nil, err
+		return nil, errors.Join(err, l.Close(), os.Remove(path))
 	}
 	return &listener{UnixListener: l, path: path, ours: ours, lock: lock}, nil
 }
@@ -86,7 +84,7 @@ func clearStale(path string) error {
 	conn, err := net.Dial("unix", path)
 	switch {
 	case err == nil:
-		conn.Close()
+		_ = conn.Close() // it only knocked
 		return ErrInUse
 	case errors.Is(err, unix.EAGAIN): // its queue is full
 		return ErrInUse

@@ -12,11 +12,13 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/varlink/go/varlink"
 	"golang.org/x/sys/unix"
 )
 
@@ -33,9 +35,10 @@ func TestMain(m *testing.M) {
 	case "activated":
 		err = beActivated()
 	case "stubborn": // serves, and ends by SIGKILL alone
-		ignoreTerm()
-		err = beActivated()
-		select {}
+		signal.Ignore(unix.SIGTERM)
+		if err = beActivated(); err == nil {
+			time.Sleep(time.Hour)
+		}
 	case "exit":
 		var code int
 		code, err = strconv.Atoi(rest)
@@ -106,6 +109,9 @@ func beServer(args string) error {
 	if err != nil {
 		return err
 	}
+	service.on("goroutines", func(ctx context.Context, c varlink.Call) error {
+		return c.Reply(ctx, map[string]int{"goroutines": runtime.NumGoroutine()})
+	})
 	l, err := Listen(path, 0o666)
 	if err != nil {
 		return err
@@ -346,5 +352,3 @@ func TestDialSSH(t *testing.T) {
 		t.Errorf("without ssh: %v", err)
 	}
 }
-
-func ignoreTerm() { signal.Ignore(unix.SIGTERM) }

@@ -2,6 +2,7 @@ package wire
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -47,8 +48,7 @@ func (p *process) start(ctx context.Context, o DialOptions, hand func(*os.File))
 	hand(theirs)
 	p.cmd.Stderr = os.Stderr
 	if err := p.cmd.Start(); err != nil {
-		conn.Close()
-		return nil, err
+		return nil, errors.Join(err, conn.Close())
 	}
 	p.grace, p.exited = endGrace, make(chan struct{})
 	go p.wait()
@@ -74,7 +74,7 @@ func (p *process) end() {
 			timer.Stop()
 			return
 		case <-timer.C:
-			p.cmd.Process.Signal(next.signal) // an error says that it has ended
+			_ = p.cmd.Process.Signal(next.signal) // an error says that it has ended
 		}
 	}
 	<-p.exited
