@@ -220,9 +220,8 @@ func (r *Registry) forget(name string) {
 	delete(r.kept, name)
 }
 
-// same is whether two records say the same. Whether the engine is ready passes, and is not kept.
+// same is whether two records say the same.
 func (r record) same(other record) bool {
-	a, b := r.Description, other.Description
-	a.Ready = b.Ready
-	return r.unreadable == nil && r.Source == other.Source && r.Address == other.Address && reflect.DeepEqual(a, b)
+	return r.unreadable == nil && r.Source == other.Source && r.Address == other.Address &&
+		reflect.DeepEqual(r.Description, other.Description)
 }
