@@ -56,6 +56,9 @@ func (a *app) serve(cmd *cobra.Command, socket string) error {
 	if err := refuseSockets(); err != nil {
 		return err
 	}
+	if os.Geteuid() != 0 {
+		os.Unsetenv("WATCHDOG_PID") // which is ours: who feeds it is the process in the user namespace
+	}
 	beginPause(cmd.Context(), a.config.Podman.Command)
 	if err := enterUserNamespace(a.config.Podman.Command); err != nil {
 		return err
