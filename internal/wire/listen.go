@@ -22,6 +22,9 @@ var ErrInUse = errors.New("another process serves it")
 // but the owner can connect before mode is in force, whatever the umask. Close removes our own socket,
 // and nothing that came in its place; the lock file stays.
 func Listen(path string, mode os.FileMode) (net.Listener, error) {
+	if path == "" {
+		return nil, errors.New("listen on a socket: it has no path")
+	}
 	lock, err := lockBeside(path)
 	if err != nil {
 		return nil, fmt.Errorf("listen on %s: %w", path, err)
