@@ -54,7 +54,7 @@ type Conn struct {
 
 	closing sync.Once
 	closed  chan struct{}
-	err     error // of closing
+	err     error // of closing conn
 }
 
 // NewConn makes a client's connection of a connected stream socket, which belongs to it from now on.
@@ -100,17 +100,25 @@ func (c *Conn) Peer() (Peer, error) {
 	return peerOf(conn)
 }
 
-// Close closes the connection, whose call ends with an error, and ends the process that Dial started. It
-// may be called at any time, and again.
+// Close closes the connection, whose call ends with an error, and waits until the process that Dial
+// started has ended. It may be called at any time, and again.
 func (c *Conn) Close() error {
+	c.abandon()
+	if c.process != nil {
+		<-c.process.exited
+	}
+	return c.err
+}
+
+// abandon closes the connection, and has the process end.
+func (c *Conn) abandon() {
 	c.closing.Do(func() {
 		close(c.closed)
 		c.err = c.conn.Close()
 		if c.process != nil {
-			c.process.end()
+			go c.process.end()
 		}
 	})
-	return c.err
 }
 
 func (c *Conn) call(ctx context.Context, method string, in any, more bool, each func(json.RawMessage, bool) error) error {
@@ -131,7 +139,7 @@ func (c *Conn) call(ctx context.Context, method string, in any, more bool, each 
 	defer func() {
 		if !whole { // each may have panicked
 			stop()
-			_ = c.Close() // what failed first is told
+			c.abandon()
 		}
 		<-c.turn
 	}()
@@ -180,7 +188,7 @@ func (c *Conn) giveUp(ctx context.Context, err error) error {
 		return nil
 	default:
 	}
-	_ = c.Close() // err came first
+	c.abandon()
 	c.in.close()
 	switch {
 	case err == nil: // the answer came whole, and with it the end of the context
@@ -188,7 +196,7 @@ func (c *Conn) giveUp(ctx context.Context, err error) error {
 	case ctx.Err() != nil && errors.Is(err, os.ErrDeadlineExceeded):
 		return ctx.Err()
 	case c.process != nil && (errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, unix.EPIPE) || errors.Is(err, unix.ECONNRESET)):
-		return fmt.Errorf("%w (%s)", err, c.process)
+		return fmt.Errorf("%w (%s)", err, c.process.fate())
 	}
 	return err
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"os"
 	"runtime/debug"
@@ -18,12 +19,13 @@ import (
 // conn is a connection that a server serves. One goroutine reads its calls and runs their handlers, one
 // after another, and so answers them in order.
 type conn struct {
-	server  *Server
-	socket  *net.UnixConn
-	raw     syscall.RawConn
-	peer    Peer
-	state   atomic.Int32
-	evicted atomic.Bool
+	server     *Server
+	socket     *net.UnixConn
+	raw        syscall.RawConn
+	peer       Peer
+	privileged bool
+	state      atomic.Int32
+	evicted    atomic.Bool
 
 	in       frames
 	deadline time.Time // for the message that was begun
@@ -52,8 +54,8 @@ func newConn(s *Server, socket *net.UnixConn, peer Peer, w *watcher) (*conn, err
 	if err != nil {
 		return nil, err
 	}
-	c := &conn{server: s, socket: socket, raw: raw, peer: peer, watcher: w}
-	c.in = frames{max: s.options.MaxMessage, share: &share{budget: s.bytes, privileged: privileged(peer.UID), evict: c.evict}}
+	c := &conn{server: s, socket: socket, raw: raw, peer: peer, privileged: privileged(peer.UID), watcher: w}
+	c.in = frames{max: s.options.MaxMessage, share: &share{budget: s.bytes, privileged: c.privileged, evict: c.evict}}
 	c.files = inFlight{quota: s.files, uid: peer.UID}
 	c.pull = c.receive
 	c.out = sender{socket: socket, raw: raw, timeout: s.options.WriteTimeout, last: s.lastWord}
@@ -76,7 +78,7 @@ func (c *conn) serve(ctx context.Context) {
 	defer c.gone()
 	var err error
 	if c.number, err = c.watcher.add(c.raw, c.gone); err != nil {
-		c.server.complain("a connection is closed", c.peer, err)
+		c.server.complain(c.peer, err)
 		return
 	}
 	defer c.watcher.remove(c.number)
@@ -126,17 +128,19 @@ func (c *conn) close() {
 	c.server.connections.give(c.peer.UID, 1)
 }
 
+var errTooSlow = errors.New("a message did not end in time")
+
 // explain logs why nothing more is read, where that is news.
 func (c *conn) explain(err error) {
 	switch {
 	case c.evicted.Load():
-		c.server.complain("a connection is closed", c.peer, errNoRoom)
+		c.server.complain(c.peer, errNoRoom)
 	case errors.Is(err, io.EOF), c.state.Load() == stopped, errors.Is(err, unix.ECONNRESET):
 	case errors.Is(err, os.ErrDeadlineExceeded) && !c.in.begun(): // idle
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		c.server.complain("a connection is closed: a message did not end in time", c.peer, nil)
+		c.server.complain(c.peer, errTooSlow)
 	default:
-		c.server.complain("a connection is closed: it cannot be read", c.peer, err)
+		c.server.complain(c.peer, err)
 	}
 }
 
@@ -203,7 +207,7 @@ func (c *conn) receive(fd uintptr) bool {
 func (c *conn) handle(message []byte) error {
 	in, err := readCall(message)
 	if err != nil {
-		c.server.complain("a connection is closed: a message makes no sense", c.peer, err)
+		c.server.complain(c.peer, fmt.Errorf("a message makes no sense: %w", err))
 		return err
 	}
 	files := c.files.take(c.in.handedOut)
@@ -217,7 +221,7 @@ func (c *conn) handle(message []byte) error {
 		files = nil
 	}
 	if err != nil {
-		c.server.complain("a connection is closed: a call makes no sense", c.peer, err)
+		c.server.complain(c.peer, fmt.Errorf("a call of %s makes no sense: %w", shown(in.method), err))
 		return err
 	}
 	if answer == nil {
@@ -236,11 +240,11 @@ func (c *conn) dispatch(m *served, in call, request []byte, files []*os.File) er
 	if in.oneway { // who wants no reply may go
 		parent = c.calm
 	}
-	if err := c.server.calls.take(parent, c.peer.UID); err != nil {
+	if err := c.server.calls.take(parent, c.privileged); err != nil {
 		closeFiles(files)
 		return err
 	}
-	defer c.server.calls.give(c.peer.UID)
+	defer c.server.calls.give(c.privileged)
 	if err := parent.Err(); err != nil {
 		closeFiles(files)
 		return err
@@ -262,7 +266,8 @@ func (c *conn) report(ctx context.Context, m *served, err error) {
 		c.server.log.Debug("a call was broken off", "method", m.name, "uid", c.peer.UID, "pid", c.peer.PID, "error", err)
 		return
 	}
-	c.server.complain("a connection is closed: a call failed", c.peer, err, "method", m.name)
+	c.server.failures.log(c.server.log, slog.LevelError, "a connection is closed: a call failed",
+		"method", m.name, "uid", c.peer.UID, "pid", c.peer.PID, "error", err)
 }
 
 // panicError is of a handler.

@@ -214,7 +214,7 @@ var hostile = map[string]func(conn *net.UnixConn){
 func TestHostileClients(t *testing.T) {
 	clients, flood, rounds := 100, 10000, 10
 	if testing.Short() {
-		clients, flood, rounds = 30, 1000, 5
+		clients, flood, rounds = 20, 1000, 3
 	}
 	s := startServer(t, "")
 	files, goroutines := s.files(), s.goroutines()

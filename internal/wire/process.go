@@ -62,7 +62,7 @@ func (p *process) wait() {
 	close(p.exited)
 }
 
-// end ends it, if it does not by itself, and waits until it is reaped. Its socket is closed by then.
+// end ends it, if it does not by itself now that its socket is closed.
 func (p *process) end() {
 	for _, next := range []struct {
 		after  time.Duration
@@ -77,12 +77,17 @@ func (p *process) end() {
 			_ = p.cmd.Process.Signal(next.signal) // an error says that it has ended
 		}
 	}
-	<-p.exited
 }
 
-// String says what became of it; it has ended.
-func (p *process) String() string {
-	<-p.exited
+// fate says what became of it, after it closed its socket.
+func (p *process) fate() string {
+	timer := time.NewTimer(byItself)
+	defer timer.Stop()
+	select {
+	case <-p.exited:
+	case <-timer.C:
+		return p.name + " closed its socket"
+	}
 	if p.err != nil {
 		return fmt.Sprintf("%s: %v", p.name, p.err)
 	}

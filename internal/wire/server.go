@@ -92,7 +92,8 @@ type Server struct {
 	files       *quota
 	calls       slots
 	lastWord    time.Duration
-	complaints  throttle
+	complaints  throttle // of what clients do
+	failures    throttle // of handlers
 
 	mu      sync.Mutex
 	users   int // of watcher
@@ -240,7 +241,7 @@ func (s *Server) admit(socket net.Conn, w *watcher) *conn {
 		err = errTooMany
 	}
 	if err != nil {
-		s.complain("a connection is closed", peer, errors.Join(err, socket.Close()))
+		s.complain(peer, errors.Join(err, socket.Close()))
 		return nil
 	}
 	return c
@@ -261,18 +262,7 @@ func (s *Server) newConn(socket net.Conn, w *watcher) (*conn, Peer, error) {
 	return c, peer, err
 }
 
-// complain logs what a client did, but not at whatever rate clients like.
-func (s *Server) complain(what string, peer Peer, err error, more ...any) {
-	held, ok := s.complaints.pass(time.Now())
-	if !ok {
-		return
-	}
-	args := append([]any{"uid", peer.UID, "pid", peer.PID}, more...)
-	if err != nil {
-		args = append(args, "error", err)
-	}
-	if held > 0 {
-		args = append(args, "complaints_held_back", held)
-	}
-	s.log.Warn(what, args...)
+// complain logs why a connection is closed.
+func (s *Server) complain(peer Peer, err error) {
+	s.complaints.log(s.log, slog.LevelWarn, "a connection is closed", "uid", peer.UID, "pid", peer.PID, "error", err)
 }

@@ -367,6 +367,11 @@ func TestHazard3NumbersAreUsedAgain(t *testing.T) {
 		second.Close()
 		await(t, "the handler ends", r.service.ended)
 	}
+	until(t, "the connections are forgotten", func() bool {
+		r.watcher.mu.Lock()
+		defer r.watcher.mu.Unlock()
+		return len(r.watcher.gone) == 0
+	})
 }
 
 // A call that wants no reply is not broken off because its caller has gone.
