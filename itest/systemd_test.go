@@ -43,6 +43,8 @@ for d in etc var/lib var/log; do mount --bind "$1/installed/$d" $d; done
 pivot_root . run/host
 umount -l /run/host
 cd /
+# As on any host of systemd's: what is unmounted is so in the services' namespaces, too.
+mount --make-rshared /
 exec env -i PATH="$PATH" container=unmoor-itest SYSTEMD_UNIT_PATH="/usr/local/lib/systemd/system:$1/units" \
 	/lib/systemd/systemd --system --unit=default.target --log-target=console --log-level=notice --show-status=no
 `
@@ -70,9 +72,9 @@ func (s *scenario) boot() *machine {
 	if err := os.Mkdir(cgroup, 0o755); err != nil {
 		s.t.Fatal(err)
 	}
-	script := `echo $$ >"$2/cgroup.procs"
-exec unshare --mount --pid --fork --kill-child --cgroup --uts --ipc sh -c '` + bootScript + `' sh "$1"`
-	b := s.start(s.gen.command(nil, "sh", "-ec", script, "sh", s.dir, cgroup))
+	const script = `echo $$ >"$2/cgroup.procs"
+exec unshare --mount --pid --fork --kill-child --cgroup --uts --ipc sh -c "$3" sh "$1"`
+	b := s.start(s.gen.command(nil, "sh", "-ec", script, "sh", s.dir, cgroup, bootScript))
 	var init []byte
 	eventually(s.t, "systemd is pid 1 of the machine", func() bool {
 		if b.ended() {
