@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"sync"
 	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
@@ -178,20 +179,29 @@ func (s *serving) run(ctx context.Context, sockets sockets, hangup <-chan os.Sig
 	}
 	sdnotify.Ready(s.status())
 	slog.Info("the service is ready", "store", s.store, "version", version)
+	patience := context.WithoutCancel(ctx)
 	for {
 		select {
 		case <-hangup:
 			s.reload(ctx)
 			continue
 		case <-ctx.Done():
-		case <-serveCtx.Done(): // something broke
+		case <-serveCtx.Done(): // a listener broke
 		case <-connected:
+		case err = <-s.broken:
+			// What waits for the locks that this process holds waits for its end.
+			var cancel context.CancelFunc
+			patience, cancel = context.WithTimeout(patience, 5*time.Second)
+			defer cancel()
+			slog.Error("the store broke under the service, which ends so that all locks are released", "error", err)
 		}
 		break
 	}
 	sdnotify.Stopping("Ending what is being done")
 	slog.Info("the service stops")
-	err = s.daemon.Stop(context.WithoutCancel(ctx))
+	if stopped := s.daemon.Stop(patience); err != nil || stopped != nil {
+		return errors.Join(err, stopped) // without waiting for what may never end
+	}
 	stop()
 	err = errors.Join(err, group.Wait())
 	s.close()

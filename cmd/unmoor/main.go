@@ -47,7 +47,7 @@ func openMachine(ctx context.Context, c config.Config, step func(string)) (*mach
 	if err != nil {
 		return nil, err
 	}
-	m, err := openStore(ctx, c, plugins, step)
+	m, err := openStore(ctx, c, plugins, step, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -59,12 +59,14 @@ func openMachine(ctx context.Context, c config.Config, step func(string)) (*mach
 	return m, nil
 }
 
-// openStore opens the store and what looks at it, for plugins that are somebody else's to close.
-func openStore(ctx context.Context, c config.Config, plugins *hooks.Registry, step func(string)) (*machine, error) {
+// openStore opens the store and what looks at it, for plugins that are somebody else's to close. broken is
+// told when this process can do no more than end.
+func openStore(ctx context.Context, c config.Config, plugins *hooks.Registry, step func(string), broken func(error)) (*machine, error) {
 	options := cstore.Options{
 		GraphRoot: c.Store.Root, RunRoot: c.Store.RunRoot, Driver: c.Store.Driver, DriverOptions: c.Store.Options,
 		ImageLabels: len(c.Protect.Labels) > 0,
 		Logger:      slog.Default(),
+		Broken:      broken,
 	}
 	if step != nil {
 		// The engine has a delete_container of its own.

@@ -426,6 +426,25 @@ func TestServeEndsAtOnce(t *testing.T) {
 	}
 }
 
+// TestServeEndsWithItsLocks: where the storage library breaks, it may hold locks that only the end of the
+// process releases; the service manager starts it again.
+func TestServeEndsWithItsLocks(t *testing.T) {
+	f := storetest.New(t, "overlay")
+	f.AddContainer(f.AddImage(storetest.Image{Names: []string{"localhost/web:1"}}), storetest.Container{})
+	s := startServant(t, f, "")
+	path := filepath.Join(f.Options.GraphRoot, "overlay-containers", "containers.lock")
+	if err := errors.Join(os.Remove(path), os.Mkdir(path, 0o700)); err != nil {
+		t.Fatal(err)
+	}
+	if _, failed, p := s.call("ListContainers", object{}); failed != "StoreUnavailable" {
+		t.Errorf("%s %v", failed, p)
+	}
+	s.wait("STOPPING=1")
+	if state := s.exit(); state.ExitCode() != exitOther || !strings.Contains(s.stderr.String(), "locks are released") {
+		t.Errorf("%s: %s", state, s.stderr)
+	}
+}
+
 // waitsForLock is whether a process is in /proc/locks behind somebody's lock.
 func waitsForLock(t *testing.T, pid int) bool {
 	t.Helper()

@@ -33,11 +33,13 @@ type serving struct {
 	config config.Config
 	// store is what is served, for people.
 	store string
+	// broken has why the service can do no more than end.
+	broken chan error
 }
 
 func (a *app) newServing(cmd *cobra.Command, level *slog.LevelVar) (*serving, error) {
 	ctx := cmd.Context()
-	s := &serving{app: a, cmd: cmd, level: level}
+	s := &serving{app: a, cmd: cmd, level: level, broken: make(chan error, 1)}
 	entries, err := entries(ctx, a.config)
 	if err != nil {
 		return nil, err
@@ -66,7 +68,12 @@ func (s *serving) setup(ctx context.Context, c config.Config, file string) (*dae
 	if err != nil {
 		return nil, err
 	}
-	m, err := openStore(ctx, c, s.registry, s.app.step)
+	m, err := openStore(ctx, c, s.registry, s.app.step, func(err error) {
+		select {
+		case s.broken <- err:
+		default: // one reason is enough
+		}
+	})
 	if err != nil {
 		return nil, err
 	}
