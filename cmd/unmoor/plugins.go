@@ -24,7 +24,7 @@ func entries(ctx context.Context, c config.Config) ([]hooks.Entry, error) {
 	if err != nil {
 		return nil, err
 	}
-	buildahs := buildah.New(buildah.Options{})
+	buildahs := buildah.New(buildah.Options{Command: c.Buildah.Command})
 	d, err := buildahs.Describe(ctx) // asks nobody
 	if err != nil {
 		return nil, err

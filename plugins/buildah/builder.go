@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -40,14 +41,24 @@ func (p *Plugin) Build(ctx context.Context, store core.StoreInfo, r core.BuildRe
 	switch {
 	case ctx.Err() != nil:
 		return "", ctx.Err()
-	case errors.Is(err, exec.ErrNotFound):
-		return "", fmt.Errorf("build with %s: %w", p.command[0], err)
+	case errors.Is(err, exec.ErrNotFound), errors.Is(err, fs.ErrNotExist):
+		return "", &absentError{fmt.Errorf("run %s: %w", p.command[0], err)}
 	case err != nil && last != "":
-		return "", fmt.Errorf("%s build: %w: %s", p.command[0], err, last)
+		return "", fmt.Errorf("%w: %s", err, last)
 	case err != nil:
-		return "", fmt.Errorf("%s build: %w", p.command[0], err)
+		return "", err
 	}
 	return readID(idFile)
+}
+
+// absentError is that there is no buildah to run.
+type absentError struct{ error }
+
+func (e *absentError) Unwrap() []error { return []error{e.error, core.ErrEngineAbsent} }
+
+// Advice is what an operator can do about it.
+func (e *absentError) Advice() string {
+	return "install Buildah, or say how it is run: [plugin.buildah] command in config.toml"
 }
 
 // endBuild ends a build as the end of its step would: what runs in the container is killed, and buildah, whose

@@ -61,7 +61,7 @@ func TestBuildFails(t *testing.T) {
 		t.Errorf("built %s: %v", id, err)
 	}
 	none := New(Options{Command: []string{"/nonexistent/buildah"}})
-	if _, err := none.Build(t.Context(), h.store, request, func(string) {}); err == nil || !strings.Contains(err.Error(), "/nonexistent/buildah") {
+	if _, err := none.Build(t.Context(), h.store, request, func(string) {}); err == nil || !strings.Contains(err.Error(), "/nonexistent/buildah") || !errors.Is(err, core.ErrEngineAbsent) {
 		t.Errorf("without buildah: %v", err)
 	}
 }
