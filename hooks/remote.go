@@ -250,7 +250,9 @@ type bound struct {
 }
 
 // boundOf has no silence: a deadline is there.
-func boundOf(n int) bound { return bound{items: n, bytes: maxAnswer + n*maxAnswerEach, silence: forEver} }
+func boundOf(n int) bound {
+	return bound{items: n, bytes: maxAnswer + n*maxAnswerEach, silence: forEver}
+}
 
 const forEver time.Duration = 1 << 62
 

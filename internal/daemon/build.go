@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -40,13 +41,13 @@ func (h *handlers) Build(ctx context.Context, c removal.VarlinkCall, in removal.
 	switch {
 	case gone != nil:
 		return gone
-	case err != nil && context.Cause(working) == errStopping: //nolint:errorlint // it is our own
+	case err != nil && errors.Is(context.Cause(working), errStopping):
 		return c.ReplyBuildFailed(ctx, "the service is stopping, and has ended the build")
 	case err != nil:
 		return c.ReplyBuildFailed(ctx, err.Error())
 	}
-	image := string(built.Image)
-	return c.ReplyBuild(ctx, id, []string{}, &image, &built.Names)
+	image, names := string(built.Image), append([]string{}, built.Names...)
+	return c.ReplyBuild(ctx, id, []string{}, &image, &names)
 }
 
 // writtenBuild builds, writes down that it begins and what came of it, and tells those that watch.

@@ -22,7 +22,7 @@ type Event struct {
 	// Image is one that is new, Names are those that it has.
 	Image core.ImageID `json:"image,omitempty"`
 	Names []string     `json:"names,omitempty"`
-	Error     string       `json:"error,omitempty"`
+	Error string       `json:"error,omitempty"`
 }
 
 // EventType says what happened. One that a reader does not know is shown, never ignored.
