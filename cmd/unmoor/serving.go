@@ -40,7 +40,7 @@ type serving struct {
 func (a *app) newServing(cmd *cobra.Command, level *slog.LevelVar) (*serving, error) {
 	ctx := cmd.Context()
 	s := &serving{app: a, cmd: cmd, level: level, broken: make(chan error, 1)}
-	entries, err := entries(ctx, a.config)
+	entries, err := entries(a.config)
 	if err != nil {
 		return nil, err
 	}
@@ -137,7 +137,7 @@ func (s *serving) replace(ctx context.Context, c config.Config, file string) err
 	if err := checkStore(c.Store); err != nil {
 		return err
 	}
-	entries, err := entries(ctx, c)
+	entries, err := entries(c)
 	if err != nil {
 		return err
 	}

@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -29,6 +30,7 @@ func (p *Plugin) Build(ctx context.Context, store core.StoreInfo, r core.BuildRe
 	defer os.RemoveAll(dir)
 	idFile := filepath.Join(dir, "id")
 	cmd := exec.CommandContext(ctx, p.command[0], append(p.command[1:len(p.command):len(p.command)], buildArgs(store, r, idFile)...)...)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // a terminal's signals are for us, who end it another way
 	cmd.Cancel = func() error { return endBuild(cmd.Process) }
 	cmd.WaitDelay = 10 * time.Second // until it is killed
 	reader, writer := io.Pipe()

@@ -70,7 +70,7 @@ func (r Report) Count(s Status) int {
 	return n
 }
 
-// Run judges a target by every rule. The error says that nothing could be judged.
+// Run judges a target by every rule. The error says that nothing could be judged: nobody answers anything.
 func Run(ctx context.Context, t Target, o Options) (report Report, err error) {
 	o.Grace, o.Deadline = cmp.Or(o.Grace, 10*time.Second), cmp.Or(o.Deadline, 30*time.Second)
 	o.Silence, o.Watch = cmp.Or(o.Silence, 6*time.Second), cmp.Or(o.Watch, time.Second)
@@ -84,20 +84,18 @@ func Run(ctx context.Context, t Target, o Options) (report Report, err error) {
 	if p.store.GraphRoot == "" {
 		p.store = madeUpStore(filepath.Join(directory, "store"))
 	}
-	s, err := p.open()
-	if err != nil {
-		return Report{}, err
+	if err := p.lives(); err != nil {
+		return Report{}, fmt.Errorf("the plugin answers nothing: %w", err)
 	}
-	s.close()
 	p.describe()
 	report = Report{Name: p.said.text("name"), Engine: p.said.text("engine"), Capabilities: append([]string{}, p.said.texts("capabilities")...)}
-	status := make(map[string]Status)
+	earlier := make(map[string]Result)
 	for _, r := range rules() {
 		if err := ctx.Err(); err != nil {
 			return Report{}, err
 		}
-		result := p.judge(r, status)
-		status[r.id] = result.Status
+		result := p.judge(r, earlier)
+		earlier[r.id] = result
 		report.Results = append(report.Results, result)
 	}
 	return report, ctx.Err()
@@ -128,15 +126,15 @@ func rules() []rule {
 }
 
 // judge is what becomes of one rule. Whatever it is about, the plugin has to live afterwards.
-func (p *probe) judge(r rule, status map[string]Status) Result {
+func (p *probe) judge(r rule, earlier map[string]Result) Result {
 	result := Result{Rule: r.id, Text: r.text, Status: Skipped}
 	for _, n := range r.needs {
-		switch status[n] {
+		switch needed := earlier[n]; needed.Status {
 		case Fails:
 			result.Evidence = n + " fails"
 			return result
 		case Skipped:
-			result.Evidence = n + " was skipped"
+			result.Evidence = needed.Evidence
 			return result
 		case Holds:
 		}
@@ -147,7 +145,9 @@ func (p *probe) judge(r rule, status map[string]Status) Result {
 	}
 	err := r.check(p)
 	if dead := p.lives(); dead != nil {
-		err = fmt.Errorf("the plugin does not answer any more: %w", dead)
+		if err == nil || isSkip(err) {
+			err = fmt.Errorf("the plugin does not answer any more: %w", dead)
+		}
 		p.gone = p.target.Revive(p.ctx)
 	}
 	var s *skip

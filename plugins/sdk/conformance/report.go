@@ -7,7 +7,8 @@ import (
 	"strings"
 )
 
-// Text writes the report for people: a line a rule, with the evidence below those that do not hold.
+// Text writes the report for people: a line a rule, with the evidence below those that do not hold, once for
+// several in a row that are skipped for the same reason.
 func (r Report) Text(w io.Writer) error {
 	b := bufio.NewWriter(w)
 	engine := ""
@@ -16,9 +17,10 @@ func (r Report) Text(w io.Writer) error {
 	}
 	fmt.Fprintf(b, "plugin %s%s, capabilities: %s\n\n", printable(r.Name), engine, printable(strings.Join(r.Capabilities, " ")))
 	words := map[Status]string{Holds: "ok  ", Fails: "FAIL", Skipped: "skip"}
-	for _, result := range r.Results {
+	for i, result := range r.Results {
 		fmt.Fprintf(b, "%s  %-20s  %s\n", words[result.Status], result.Rule, result.Text)
-		if result.Evidence != "" {
+		again := i+1 < len(r.Results) && r.Results[i+1].Status == Skipped && r.Results[i+1].Evidence == result.Evidence
+		if result.Evidence != "" && !again {
 			fmt.Fprintf(b, "      %s\n", printable(result.Evidence))
 		}
 	}

@@ -149,12 +149,40 @@ func (p *Program) start() error {
 	return nil
 }
 
-// Dial connects. A program that has ended is not there, though its socket is.
+// Dial connects. A program that has ended is not there, though its socket is; what it was asked in vain is
+// closed when it ends.
 func (p *Program) Dial(ctx context.Context) (net.Conn, error) {
 	if err := p.ended(); err != nil {
 		return nil, err
 	}
-	return new(net.Dialer).DialContext(ctx, "unix", p.path())
+	conn, err := new(net.Dialer).DialContext(ctx, "unix", p.path())
+	if err != nil {
+		return nil, err
+	}
+	p.mu.Lock()
+	exited := p.exited
+	p.mu.Unlock()
+	m := &mortal{Conn: conn, done: make(chan struct{})}
+	go func() {
+		select {
+		case <-exited:
+			_ = conn.Close() // nobody reads it
+		case <-m.done:
+		}
+	}()
+	return m, nil
+}
+
+// mortal is a connection that does not outlive the program at its other end.
+type mortal struct {
+	net.Conn
+	once sync.Once
+	done chan struct{}
+}
+
+func (m *mortal) Close() error {
+	m.once.Do(func() { close(m.done) })
+	return m.Conn.Close()
 }
 
 func (p *Program) ended() error {
