@@ -153,7 +153,7 @@ images or containers, the highest.`,
 	flags.StringVar(&a.global.logLevel, "log-level", "", "log `level`: debug, info, warn or error (default warn)")
 	root.AddCommand(a.rmiCommand(), a.rmCommand(), a.planCommand(), a.whyCommand(), a.psCommand(),
 		a.imagesCommand(), a.buildCommand(), a.doctorCommand(), a.eventsCommand(), a.pluginsCommand(), a.pluginCommand(),
-		a.serveCommand(), a.configCommand(), a.versionCommand())
+		a.serveCommand(), a.configCommand(), a.versionCommand(), a.manCommand())
 	return root
 }
 

@@ -172,7 +172,7 @@ func (a *app) checkedStore(ctx context.Context, reference string, o *conformance
 		return err
 	}
 	for _, c := range snapshot.Containers {
-		if slices.Equal(meaning.Targets, []string{string(c.ID)}) {
+		if slices.Contains(meaning.Targets, string(c.ID)) {
 			o.Container = &c
 			return nil
 		}
