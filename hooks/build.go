@@ -78,10 +78,11 @@ func (r *Registry) builder(ctx context.Context, name string) (*member, Builder, 
 	var able []*member
 	var doubts []string
 	for _, m := range all {
-		switch e, s := m.settings(), m.status(); {
-		case name == "" && (e.kept || m.unknown()):
-			doubts = append(doubts, fmt.Sprintf("%s may, and %s", m.name, strings.TrimPrefix(s.LastError, "it ")))
-		case m.offers("build"):
+		switch {
+		case !m.offers("build"):
+		case name == "" && (m.settings().kept || m.unknown()):
+			doubts = append(doubts, fmt.Sprintf("%s may, and %s", m.name, strings.TrimPrefix(m.status().LastError, "it ")))
+		default:
 			able = append(able, m)
 		}
 	}
@@ -116,10 +117,11 @@ func (m *member) unknown() bool {
 // build waits for the plugin until it is done. Once ctx has ended it has so long to end, too, since what it
 // began should not be left running.
 func build(ctx context.Context, b Builder, store core.StoreInfo, r core.BuildRequest, output func(line string)) (core.ImageID, *fault) {
+	most := endOfBuild
 	patient, giveUp := context.WithCancel(context.WithoutCancel(ctx))
 	defer giveUp()
 	defer context.AfterFunc(ctx, func() {
-		_ = pause(patient, endOfBuild) // whichever comes first
+		_ = pause(patient, most) // whichever comes first
 		giveUp()
 	})()
 	var mu sync.Mutex

@@ -27,7 +27,7 @@ func (p *Plugin) Build(ctx context.Context, store core.StoreInfo, r core.BuildRe
 	if err != nil {
 		return "", fmt.Errorf("make a directory for the image's ID: %w", err)
 	}
-	defer os.RemoveAll(dir)
+	defer os.RemoveAll(dir) //nolint:errcheck // what is left is a file with an ID, below the directory of such files
 	idFile := filepath.Join(dir, "id")
 	cmd := exec.CommandContext(ctx, p.command[0], append(p.command[1:len(p.command):len(p.command)], buildArgs(store, r, idFile)...)...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // a terminal's signals are for us, who end it another way
@@ -38,7 +38,7 @@ func (p *Plugin) Build(ctx context.Context, store core.StoreInfo, r core.BuildRe
 	told := make(chan string, 1)
 	go func() { told <- tell(reader, output) }()
 	err = cmd.Run()
-	writer.Close()
+	_ = writer.Close() // which never fails
 	last := <-told
 	switch {
 	case ctx.Err() != nil:
@@ -72,7 +72,7 @@ func endBuild(builder *os.Process) error {
 	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
 		self, err := readStat(builder.Pid)
 		if err != nil || self.dead() {
-			return nil
+			return nil //nolint:nilerr // it has ended
 		}
 		steps, err := entered(self)
 		if err != nil {
