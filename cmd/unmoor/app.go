@@ -23,6 +23,8 @@ import (
 type machine struct {
 	engine *core.Engine
 	doctor *core.Doctor
+	// builder has engines build images.
+	builder service.Builder
 	// process tells of a process.
 	process func(pid int) (core.Process, bool)
 	// close releases the store.
@@ -33,7 +35,7 @@ type machine struct {
 func (m *machine) local(c config.Config, file string, step func(string)) *service.Local {
 	m.engine.Step = step
 	m.engine.Protection = protection(c, file)
-	return &service.Local{Engine: m.engine, Doctor: m.doctor, Grace: time.Duration(c.Removal.GracePeriod)}
+	return &service.Local{Engine: m.engine, Doctor: m.doctor, Builder: m.builder, Grace: time.Duration(c.Removal.GracePeriod)}
 }
 
 // app is one call of the program.
@@ -150,8 +152,8 @@ images or containers, the highest.`,
 	flags.BoolVar(&a.global.local, "local", false, "do without a daemon: work on the store in this process")
 	flags.StringVar(&a.global.logLevel, "log-level", "", "log `level`: debug, info, warn or error (default warn)")
 	root.AddCommand(a.rmiCommand(), a.rmCommand(), a.planCommand(), a.whyCommand(), a.psCommand(),
-		a.imagesCommand(), a.doctorCommand(), a.eventsCommand(), a.pluginsCommand(), a.pluginCommand(), a.serveCommand(),
-		a.configCommand(), a.versionCommand(), a.manCommand())
+		a.imagesCommand(), a.buildCommand(), a.doctorCommand(), a.eventsCommand(), a.pluginsCommand(), a.pluginCommand(),
+		a.serveCommand(), a.configCommand(), a.versionCommand(), a.manCommand())
 	return root
 }
 
@@ -234,6 +236,7 @@ type backend interface {
 	Remove(ctx context.Context, r service.Request, progress func(core.Progress)) (*service.Outcome, error)
 	Explain(ctx context.Context, reference string) (*service.Explanation, error)
 	Examine(ctx context.Context, r service.ExamineRequest) (*service.Examination, error)
+	Build(ctx context.Context, r core.BuildRequest, output func(line string)) (*service.Built, error)
 }
 
 var (
