@@ -38,6 +38,8 @@ type Store struct {
 
 	// step is Options.Step.
 	step func(name string)
+	// room is roomOn.
+	room func(directory string) (room, error)
 }
 
 var _ core.Store = (*Store)(nil)
@@ -61,7 +63,7 @@ func Open(ctx context.Context, options Options) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{options: resolved, imageLabels: options.ImageLabels, logger: options.Logger, step: options.Step}
+	s := &Store{options: resolved, imageLabels: options.ImageLabels, logger: options.Logger, step: options.Step, room: roomOn}
 	if s.logger == nil {
 		s.logger = slog.New(slog.DiscardHandler)
 	}
