@@ -2,6 +2,7 @@ package cstore
 
 import (
 	"archive/tar"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -112,6 +113,9 @@ func (l *load) run(ctx context.Context) ([]core.LoadedImage, error) {
 				return loaded, err
 			}
 		}
+		if ctx.Err() != nil {
+			err = ctx.Err()
+		}
 		if final(ctx, err) {
 			return nil, fmt.Errorf("load %s: %w", l.archive.source, err)
 		}
@@ -187,12 +191,13 @@ func (l *load) ociArchive(ctx context.Context) ([]found, error) {
 	if l.archive.directory {
 		return nil, errDirectory
 	}
-	identity, err := ociarchive.NewReference(l.archive.path, "")
-	if err != nil {
-		return nil, err
-	}
 	to := filepath.Join(l.journal.Directory, "layout")
 	if err := l.archive.unpackLayout(ctx, to); err != nil {
+		return nil, err
+	}
+	// What came as a stream has no place that a policy could name.
+	identity, err := ociarchive.NewReference(cmp.Or(l.archive.source.Path, to), "")
+	if err != nil {
 		return nil, err
 	}
 	return listLayout(to, identity)

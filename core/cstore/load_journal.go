@@ -91,6 +91,11 @@ func (j *loadJournal) disown(id string) error {
 	return j.write()
 }
 
+// made is whether a layer is the journal's; a nil journal has none.
+func (j *loadJournal) made(id string) bool {
+	return j != nil && slices.ContainsFunc(j.Layers, func(l journalLayer) bool { return string(l.ID) == id })
+}
+
 func (j *loadJournal) write() error {
 	data, err := json.Marshal(j)
 	if err != nil {

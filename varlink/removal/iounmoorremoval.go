@@ -2274,7 +2274,7 @@ type Progress (
 # One thing that is wrong in the store or with what runs on it.
 type Finding (
   # wreck, lost_storage, lost_record, lost_layer, stray_mount, stray_directory, unreferenced_layer,
-  # stale_mount_count, interrupted_deletion
+  # stale_mount_count, interrupted_deletion, interrupted_load
   damage: string,
   # As far as each applies
   container: ?string,
