@@ -108,5 +108,5 @@ func (s *Store) vetRoot(ctx context.Context, file *os.File) error {
 		return err
 	}
 	defer again.Close()
-	return vetLayer(ctx, &bounded{again, ctx.Err, math.MaxInt64, nil}, &left)
+	return vetLayer(ctx, &bounded{again, ctx.Err, math.MaxInt64, nil}, left.budget())
 }

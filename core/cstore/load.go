@@ -143,13 +143,14 @@ func final(ctx context.Context, err error) bool {
 
 // copyAll puts images into the store, none where one of them is damaged.
 func (l *load) copyAll(ctx context.Context, images []found) ([]core.LoadedImage, error) {
-	left, err := l.store.room(l.store.info.GraphRoot)
+	free, err := l.store.room(l.store.info.GraphRoot)
 	if err != nil {
 		return nil, err
 	}
+	left := free.budget()
 	ids := make([]core.ImageID, len(images))
 	for i, image := range images {
-		if ids[i], err = l.vet(ctx, image.ref, len(images) > 1, &left); err != nil {
+		if ids[i], err = l.vet(ctx, image.ref, len(images) > 1, left); err != nil {
 			return nil, err
 		}
 		if ids[i] == "" && len(image.names) == 0 {

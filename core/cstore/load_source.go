@@ -8,11 +8,13 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"runtime"
 
 	"github.com/containers/image/v5/image"
 	"github.com/containers/image/v5/pkg/blobinfocache/none"
 	"github.com/containers/image/v5/types"
 	"github.com/opencontainers/go-digest"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/unmoor/unmoor/core"
 )
@@ -101,10 +103,10 @@ func (s fencedSource) GetBlob(ctx context.Context, info types.BlobInfo, cache ty
 	}{&bounded{blob, ctx.Err, math.MaxInt64, nil}, blob}, size, nil
 }
 
-// vet looks at an image before the library copies it. whole is whether the layers are read even where the
-// store has them or nothing could be wrong with them but their contents. It returns the image's ID-to-be, empty
-// where its format has none.
-func (c *copying) vet(ctx context.Context, ref types.ImageReference, whole bool, left *room) (core.ImageID, error) {
+// vet looks at an image before the library copies it, its layers side by side. whole is whether their digests
+// are compared too, as the library does when it copies. It returns the image's ID-to-be, empty where its format
+// has none.
+func (c *copying) vet(ctx context.Context, ref types.ImageReference, whole bool, left *budget) (core.ImageID, error) {
 	source, err := ref.NewImageSource(ctx, c.system)
 	if err != nil {
 		return "", err
@@ -118,14 +120,23 @@ func (c *copying) vet(ctx context.Context, ref types.ImageReference, whole bool,
 	if len(layers) > maxLayers {
 		return "", refused("it has %d layers, and %d are possible", len(layers), maxLayers)
 	}
+	vets, ctx := errgroup.WithContext(ctx)
+	vets.SetLimit(runtime.GOMAXPROCS(0))
 	for _, layer := range layers {
 		if c.vetted[layer.Digest] {
 			continue
 		}
-		if err := c.vetBlob(ctx, source, layer, whole, left); err != nil {
-			return "", fmt.Errorf("layer %s: %w", layer.Digest, err)
-		}
 		c.vetted[layer.Digest] = true
+		vets.Go(func() error {
+			if err := vetBlob(ctx, source, layer, whole, left); err != nil {
+				return fmt.Errorf("layer %s: %w", layer.Digest, err)
+			}
+			return nil
+		})
+	}
+	if err := vets.Wait(); err != nil {
+		clear(c.vetted) // another format may lead to the same layers
+		return "", err
 	}
 	id := parsed.ConfigInfo().Digest
 	if id.Validate() != nil {
@@ -134,7 +145,7 @@ func (c *copying) vet(ctx context.Context, ref types.ImageReference, whole bool,
 	return core.ImageID(id.Encoded()), nil
 }
 
-func (c *copying) vetBlob(ctx context.Context, source types.ImageSource, layer types.BlobInfo, whole bool, left *room) error {
+func vetBlob(ctx context.Context, source types.ImageSource, layer types.BlobInfo, whole bool, left *budget) error {
 	if err := layer.Digest.Validate(); err != nil {
 		return err
 	}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 
@@ -25,6 +26,16 @@ const (
 
 // room is what there is space for: bytes and files.
 type room struct{ bytes, entries int64 }
+
+// budget is room that is taken, by several goroutines perhaps.
+type budget struct{ bytes, entries atomic.Int64 }
+
+func (r room) budget() *budget {
+	b := new(budget)
+	b.bytes.Store(r.bytes)
+	b.entries.Store(r.entries)
+	return b
+}
 
 // roomOn is what the file system of a directory has space for; nine tenths of it, since others write too.
 func roomOn(directory string) (room, error) {

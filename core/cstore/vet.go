@@ -19,7 +19,7 @@ import (
 // Names that lead out of the root are refused too, though the library unpacks within a root of its own
 // (containers/storage v1.59.1, pkg/chrootarchive): no image has them. Symbolic links may lead anywhere, as
 // they do in images.
-func vetLayer(ctx context.Context, layer io.Reader, left *room) error {
+func vetLayer(ctx context.Context, layer io.Reader, left *budget) error {
 	plain, compressed, err := compression.AutoDecompress(layer)
 	if err != nil {
 		return err
@@ -28,7 +28,7 @@ func vetLayer(ctx context.Context, layer io.Reader, left *room) error {
 	stream := io.Reader(plain)
 	if compressed {
 		// The names of files take room too, and so does what follows the last of them.
-		most := left.bytes + 2048*left.entries
+		most := left.bytes.Load() + 2048*left.entries.Load()
 		stream = &bounded{plain, ctx.Err, most, refused("it unpacks to more than %d bytes, and there is no room for more", most)}
 	}
 	t := tar.NewReader(stream)
@@ -43,13 +43,12 @@ func vetLayer(ctx context.Context, layer io.Reader, left *room) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		if left.entries--; left.entries < 0 {
+		if left.entries.Add(-1) < 0 {
 			return refused("its layers have more files than there is room for, or more than %d in all", maxEntries)
 		}
-		if h.Size > left.bytes { // with its holes
-			return refused("%q takes %d bytes, and there is room for %d", h.Name, h.Size, left.bytes)
+		if rest := left.bytes.Add(-h.Size); rest < 0 { // with its holes
+			return refused("%q takes %d bytes, and there is room for %d", h.Name, h.Size, rest+h.Size)
 		}
-		left.bytes -= h.Size
 		if leaves(h.Name) {
 			return refused("the name %q leads out of the image", h.Name)
 		}
