@@ -74,7 +74,7 @@ func (a *archive) unpack(ctx context.Context, s *Store, stream io.Reader) error 
 	if err != nil {
 		return fmt.Errorf("read %s: %w", a.source, err)
 	}
-	defer plain.Close()
+	defer func() { _ = plain.Close() }() // it was read
 	a.unpacked, err = s.spool(ctx, a.source, plain)
 	if err == nil {
 		a.path = pathOf(a.unpacked)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"os"
 	"sync"
 	"time"
 
@@ -83,7 +84,7 @@ func (c *copying) copyInto(ctx context.Context, lib storage.Store, ref types.Ima
 		return loaded, err
 	}
 	var resolved types.ImageReference
-	options := &copy.Options{ReportWriter: c.options.Report, SourceCtx: c.system, DestinationCtx: c.system, ReportResolvedReference: &resolved}
+	options := &copy.Options{ReportWriter: shared(c.options.Report), SourceCtx: c.system, DestinationCtx: c.system, ReportResolvedReference: &resolved}
 	told := c.tellProgress(options)
 	_, err = copy.Image(ctx, c.policy, destination, ref, options)
 	told()
@@ -109,6 +110,27 @@ func (c *copying) copyInto(ctx context.Context, lib storage.Store, ref types.Ima
 		}
 	}
 	return loaded, nil
+}
+
+// shared makes a writer fit for several goroutines, which the library does not: its own is a file, and it has
+// to see that it is one to draw bars.
+func shared(w io.Writer) io.Writer {
+	switch w.(type) {
+	case nil, *os.File:
+		return w
+	}
+	return &sharedWriter{w: w}
+}
+
+type sharedWriter struct {
+	mu sync.Mutex
+	w  io.Writer
+}
+
+func (s *sharedWriter) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.w.Write(p)
 }
 
 // tellProgress has the library's reports passed on. The result is to be called when the copy has ended, and

@@ -111,7 +111,7 @@ func (c *copying) vet(ctx context.Context, ref types.ImageReference, whole bool,
 	if err != nil {
 		return "", err
 	}
-	defer source.Close()
+	defer func() { _ = source.Close() }() // it was read
 	parsed, err := image.FromUnparsedImage(ctx, c.system, image.UnparsedInstance(source, nil))
 	if err != nil {
 		return "", err
@@ -153,7 +153,7 @@ func vetBlob(ctx context.Context, source types.ImageSource, layer types.BlobInfo
 	if err != nil {
 		return err
 	}
-	defer blob.Close()
+	defer func() { _ = blob.Close() }() // it was read
 	content := io.Reader(blob)
 	sum := layer.Digest.Verifier()
 	if whole {

@@ -24,7 +24,7 @@ func vetLayer(ctx context.Context, layer io.Reader, left *budget) error {
 	if err != nil {
 		return err
 	}
-	defer plain.Close()
+	defer func() { _ = plain.Close() }() // it was read
 	stream := io.Reader(plain)
 	if compressed {
 		// The names of files take room too, and so does what follows the last of them.
@@ -139,7 +139,7 @@ func unpackable(ctx context.Context, file io.ReadSeeker, left room) error {
 		if err != nil {
 			return err
 		}
-		defer plain.Close()
+		defer func() { _ = plain.Close() }() // it was read
 		if !compressed {
 			return nil
 		}
