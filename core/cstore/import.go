@@ -99,7 +99,7 @@ func (s *Store) openRoot(ctx context.Context, source core.ImageSource) (*os.File
 }
 
 func (s *Store) vetRoot(ctx context.Context, file *os.File) error {
-	left, err := s.room(s.info.GraphRoot)
+	left, err := s.layerRoom()
 	if err != nil {
 		return err
 	}

@@ -143,7 +143,7 @@ func final(ctx context.Context, err error) bool {
 
 // copyAll puts images into the store, none where one of them is damaged.
 func (l *load) copyAll(ctx context.Context, images []found) ([]core.LoadedImage, error) {
-	free, err := l.store.room(l.store.info.GraphRoot)
+	free, err := l.store.layerRoom()
 	if err != nil {
 		return nil, err
 	}
@@ -287,7 +287,7 @@ func (l *load) dockerArchive(ctx context.Context) ([]found, error) {
 	if l.archive.directory {
 		return nil, errDirectory
 	}
-	left, err := l.store.room(l.store.info.GraphRoot)
+	left, err := l.store.layerRoom()
 	if err != nil {
 		return nil, err
 	}

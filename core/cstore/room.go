@@ -50,6 +50,15 @@ func roomOn(directory string) (room, error) {
 	return r, nil
 }
 
+// layerRoom is what there is space for where layers are made.
+func (s *Store) layerRoom() (room, error) {
+	root := s.info.GraphRoot
+	if lib, err := s.current(); err == nil && lib.ImageStore() != "" {
+		root = lib.ImageStore()
+	}
+	return s.room(root)
+}
+
 // refused makes an error of what no image needs to do.
 func refused(format string, args ...any) error {
 	return fmt.Errorf("%w: "+format, append([]any{core.ErrArchiveRefused}, args...)...)
