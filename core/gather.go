@@ -23,7 +23,7 @@ func (e *Engine) Survey(ctx context.Context, snapshot *Snapshot, containers []Co
 	return holders, nil
 }
 
-// Plan gathers the facts and decides. It changes nothing. ErrPlanStale where the request is for a
+// Plan gathers the facts and decides. It changes nothing. *StaleError where the request is for a
 // revision that the plan does not have any more.
 func (e *Engine) Plan(ctx context.Context, request Request) (*Plan, error) {
 	snapshot, err := e.Store.Snapshot(ctx)
@@ -44,7 +44,7 @@ func (e *Engine) Plan(ctx context.Context, request Request) (*Plan, error) {
 	facts.Pins, facts.Protection = pins, e.Protection
 	plan := Decide(facts, request)
 	if request.Revision != "" && request.Revision != plan.Revision {
-		return nil, fmt.Errorf("revision %.12s was asked for, and it is %.12s now: %w", request.Revision, plan.Revision, ErrPlanStale)
+		return nil, &StaleError{Wanted: request.Revision, Now: plan.Revision}
 	}
 	return plan, nil
 }

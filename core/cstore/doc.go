@@ -4,12 +4,11 @@
 // the storage module in one process would not exclude each other, and so that a change of module is
 // one package's work.
 //
-// Promises. No lock of the store is held between two calls. The store is never shut down or wiped,
-// since engines share its mounts. Names are given to images that
-// are loaded or imported, and otherwise never added. A record file that cannot be read stops
-// every call before it changes anything, and so does one that a crash emptied, which the library
-// would take for a store without records. After a call that failed in an unforeseen way the records
-// are read from disk again, since the library's memory and the disk may differ then.
+// Promises. No lock of the store is held between two calls. The store is never shut down or wiped, since
+// engines share its mounts. Names are given to images that are loaded or imported, and otherwise never added.
+// A record file that cannot be read stops every call before it changes anything, and so does one that a crash
+// emptied, which the library would take for a store without records. After a call that failed in an unforeseen
+// way the records are read from disk again, since the library's memory and the disk may differ then.
 //
 // The deletion of an image, with the dangling parents that go after it, is announced in a file of ours,
 // GRAPHROOT/unmoor/delete-ID.json, before the library begins with it, for the library deletes a record

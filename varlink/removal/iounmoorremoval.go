@@ -115,7 +115,8 @@ type Action struct {
 }
 
 // What is to be removed. Names are as engines take them: an ID, a unique prefix of one, or a name; an
-// image's with or without tag or digest.
+// image's with or without tag or digest. All images, or all containers, leave no name to be given beside
+// them.
 type Targets struct {
 	Images        *[]string `json:"images,omitempty"`
 	Containers    *[]string `json:"containers,omitempty"`
@@ -135,14 +136,6 @@ type Removal struct {
 	Notes     []string  `json:"notes"`
 }
 
-// A reference that means nothing, or too much.
-type Refusal struct {
-	Reference  string    `json:"reference"`
-	Error      string    `json:"error"`
-	Message    string    `json:"message"`
-	Candidates *[]string `json:"candidates,omitempty"`
-}
-
 // What is in use, seen after the plan was made.
 type Busy struct {
 	Container *string    `json:"container,omitempty"`
@@ -153,18 +146,29 @@ type Busy struct {
 	Advice    *string    `json:"advice,omitempty"`
 }
 
+// What went wrong.
+type Problem struct {
+	Reason     string    `json:"reason"`
+	Message    string    `json:"message"`
+	Candidates *[]string `json:"candidates,omitempty"`
+	Busy       *Busy     `json:"busy,omitempty"`
+}
+
+// A reference that means nothing, too much, or nothing that could be found out.
+type Refusal struct {
+	Reference string  `json:"reference"`
+	Problem   Problem `json:"problem"`
+}
+
 // An action that did not succeed.
 type Failure struct {
-	Action  Action `json:"action"`
-	Reason  string `json:"reason"`
-	Message string `json:"message"`
-	Busy    *Busy  `json:"busy,omitempty"`
+	Action  Action  `json:"action"`
+	Problem Problem `json:"problem"`
 }
 
 // What became of one removal. It happened whole where there is neither a failure nor a blocker; where
 // nothing is done, nothing was changed.
 type Result struct {
-	Removal        Removal   `json:"removal"`
 	Done           []Action  `json:"done"`
 	Failures       []Failure `json:"failures"`
 	Blockers       []Blocker `json:"blockers"`
@@ -190,7 +194,7 @@ type Outcome struct {
 	Results   []Result     `json:"results"`
 	Refusals  []Refusal    `json:"refusals"`
 	Completed []Completion `json:"completed"`
-	Problems  []string     `json:"problems"`
+	Problems  []Problem    `json:"problems"`
 }
 
 type Progress struct {
@@ -216,13 +220,13 @@ type Finding struct {
 	Dead      bool       `json:"dead"`
 	Advice    *string    `json:"advice,omitempty"`
 	Repaired  bool       `json:"repaired"`
-	Error     *string    `json:"error,omitempty"`
+	Problem   *Problem   `json:"problem,omitempty"`
 }
 
 // An engine that did not say what it has.
 type Silence struct {
-	Plugin string `json:"plugin"`
-	Reason string `json:"reason"`
+	Plugin  string  `json:"plugin"`
+	Problem Problem `json:"problem"`
 }
 
 type Plugin struct {
@@ -318,7 +322,7 @@ func (e Incomplete) Error() string {
 	return s
 }
 
-// Nothing was changed
+// Nothing was changed; the revision is the one that the plan has now
 type PlanStale struct {
 	Revision string `json:"revision"`
 }
@@ -372,7 +376,7 @@ func (e PluginRefused) Error() string {
 	return s
 }
 
-// What was asked for is no longer kept
+// What was asked for is no longer kept; the number of the oldest event that is, or of the next one
 type EventsLost struct {
 	OldestSequence int64 `json:"oldestSequence"`
 }
@@ -1457,21 +1461,22 @@ func (m UnregisterPlugin_methods) Upgrade(ctx context.Context, c *varlink.Connec
 	}, nil
 }
 
-// Needs more. The first reply is ready; then a reply an event, and a heartbeat every 30 s.
+// Needs more. First a reply for each event of the past that was asked for, then ready; from then on a
+// reply an event, and a heartbeat every 30 s.
 type Monitor_methods struct{}
 
 func Monitor() Monitor_methods { return Monitor_methods{} }
 
-func (m Monitor_methods) Call(ctx context.Context, c *varlink.Connection, afterSequence_in_ *int64) (ready_out_ *bool, heartbeat_out_ *bool, event_out_ *Event, err_ error) {
+func (m Monitor_methods) Call(ctx context.Context, c *varlink.Connection, afterSequence_in_ *int64) (ready_out_ *bool, heartbeat_out_ *bool, sequence_out_ *int64, event_out_ *Event, err_ error) {
 	receive, err_ := m.Send(ctx, c, 0, afterSequence_in_)
 	if err_ != nil {
 		return
 	}
-	ready_out_, heartbeat_out_, event_out_, _, err_ = receive(ctx)
+	ready_out_, heartbeat_out_, sequence_out_, event_out_, _, err_ = receive(ctx)
 	return
 }
 
-func (m Monitor_methods) Send(ctx context.Context, c *varlink.Connection, flags uint64, afterSequence_in_ *int64) (func(ctx context.Context) (*bool, *bool, *Event, uint64, error), error) {
+func (m Monitor_methods) Send(ctx context.Context, c *varlink.Connection, flags uint64, afterSequence_in_ *int64) (func(ctx context.Context) (*bool, *bool, *int64, *Event, uint64, error), error) {
 	var in struct {
 		AfterSequence *int64 `json:"afterSequence,omitempty"`
 	}
@@ -1480,10 +1485,11 @@ func (m Monitor_methods) Send(ctx context.Context, c *varlink.Connection, flags 
 	if err != nil {
 		return nil, err
 	}
-	return func(context.Context) (ready_out_ *bool, heartbeat_out_ *bool, event_out_ *Event, flags uint64, err error) {
+	return func(context.Context) (ready_out_ *bool, heartbeat_out_ *bool, sequence_out_ *int64, event_out_ *Event, flags uint64, err error) {
 		var out struct {
 			Ready     *bool  `json:"ready,omitempty"`
 			Heartbeat *bool  `json:"heartbeat,omitempty"`
+			Sequence  *int64 `json:"sequence,omitempty"`
 			Event     *Event `json:"event,omitempty"`
 		}
 		flags, err = receive(ctx, &out)
@@ -1493,12 +1499,13 @@ func (m Monitor_methods) Send(ctx context.Context, c *varlink.Connection, flags 
 		}
 		ready_out_ = out.Ready
 		heartbeat_out_ = out.Heartbeat
+		sequence_out_ = out.Sequence
 		event_out_ = out.Event
 		return
 	}, nil
 }
 
-func (m Monitor_methods) Upgrade(ctx context.Context, c *varlink.Connection, afterSequence_in_ *int64) (func(ctx context.Context) (ready_out_ *bool, heartbeat_out_ *bool, event_out_ *Event, flags uint64, conn varlink.ReadWriterContext, err_ error), error) {
+func (m Monitor_methods) Upgrade(ctx context.Context, c *varlink.Connection, afterSequence_in_ *int64) (func(ctx context.Context) (ready_out_ *bool, heartbeat_out_ *bool, sequence_out_ *int64, event_out_ *Event, flags uint64, conn varlink.ReadWriterContext, err_ error), error) {
 	var in struct {
 		AfterSequence *int64 `json:"afterSequence,omitempty"`
 	}
@@ -1507,10 +1514,11 @@ func (m Monitor_methods) Upgrade(ctx context.Context, c *varlink.Connection, aft
 	if err != nil {
 		return nil, err
 	}
-	return func(context.Context) (ready_out_ *bool, heartbeat_out_ *bool, event_out_ *Event, flags uint64, conn varlink.ReadWriterContext, err error) {
+	return func(context.Context) (ready_out_ *bool, heartbeat_out_ *bool, sequence_out_ *int64, event_out_ *Event, flags uint64, conn varlink.ReadWriterContext, err error) {
 		var out struct {
 			Ready     *bool  `json:"ready,omitempty"`
 			Heartbeat *bool  `json:"heartbeat,omitempty"`
+			Sequence  *int64 `json:"sequence,omitempty"`
 			Event     *Event `json:"event,omitempty"`
 		}
 		flags, conn, err = receive(ctx, &out)
@@ -1520,6 +1528,7 @@ func (m Monitor_methods) Upgrade(ctx context.Context, c *varlink.Connection, aft
 		}
 		ready_out_ = out.Ready
 		heartbeat_out_ = out.Heartbeat
+		sequence_out_ = out.Sequence
 		event_out_ = out.Event
 		return
 	}, nil
@@ -1592,7 +1601,7 @@ func (c *VarlinkCall) ReplyIncomplete(ctx context.Context, operationId_ string, 
 	return c.ReplyError(ctx, "io.unmoor.Removal.Incomplete", &out)
 }
 
-// Nothing was changed
+// Nothing was changed; the revision is the one that the plan has now
 func (c *VarlinkCall) ReplyPlanStale(ctx context.Context, revision_ string) error {
 	var out PlanStale
 	out.Revision = revision_
@@ -1626,7 +1635,7 @@ func (c *VarlinkCall) ReplyPluginRefused(ctx context.Context, address_ string, r
 	return c.ReplyError(ctx, "io.unmoor.Removal.PluginRefused", &out)
 }
 
-// What was asked for is no longer kept
+// What was asked for is no longer kept; the number of the oldest event that is, or of the next one
 func (c *VarlinkCall) ReplyEventsLost(ctx context.Context, oldestSequence_ int64) error {
 	var out EventsLost
 	out.OldestSequence = oldestSequence_
@@ -1783,14 +1792,16 @@ func (c *VarlinkCall) ReplyUnregisterPlugin(ctx context.Context) error {
 	return c.Reply(ctx, nil)
 }
 
-func (c *VarlinkCall) ReplyMonitor(ctx context.Context, ready_ *bool, heartbeat_ *bool, event_ *Event) error {
+func (c *VarlinkCall) ReplyMonitor(ctx context.Context, ready_ *bool, heartbeat_ *bool, sequence_ *int64, event_ *Event) error {
 	var out struct {
 		Ready     *bool  `json:"ready,omitempty"`
 		Heartbeat *bool  `json:"heartbeat,omitempty"`
+		Sequence  *int64 `json:"sequence,omitempty"`
 		Event     *Event `json:"event,omitempty"`
 	}
 	out.Ready = ready_
 	out.Heartbeat = heartbeat_
+	out.Sequence = sequence_
 	out.Event = event_
 	return c.Reply(ctx, &out)
 }
@@ -1870,7 +1881,8 @@ func (s *VarlinkInterface) UnregisterPlugin(ctx context.Context, c VarlinkCall, 
 	return c.ReplyMethodNotImplemented(ctx, "io.unmoor.Removal.UnregisterPlugin")
 }
 
-// Needs more. The first reply is ready; then a reply an event, and a heartbeat every 30 s.
+// Needs more. First a reply for each event of the past that was asked for, then ready; from then on a
+// reply an event, and a heartbeat every 30 s.
 func (s *VarlinkInterface) Monitor(ctx context.Context, c VarlinkCall, afterSequence_ *int64) error {
 	return c.ReplyMethodNotImplemented(ctx, "io.unmoor.Removal.Monitor")
 }
@@ -2176,7 +2188,8 @@ type Action (
 )
 
 # What is to be removed. Names are as engines take them: an ID, a unique prefix of one, or a name; an
-# image's with or without tag or digest.
+# image's with or without tag or digest. All images, or all containers, leave no name to be given beside
+# them.
 type Targets (
   images: ?[]string,
   containers: ?[]string,
@@ -2201,15 +2214,6 @@ type Removal (
   notes: []string
 )
 
-# A reference that means nothing, or too much.
-type Refusal (
-  reference: string,
-  # ImageNotFound, ContainerNotFound, AmbiguousReference, InvalidReference
-  error: string,
-  message: string,
-  candidates: ?[]string
-)
-
 # What is in use, seen after the plan was made.
 type Busy (
   container: ?string,
@@ -2220,19 +2224,27 @@ type Busy (
   advice: ?string
 )
 
-# An action that did not succeed.
-type Failure (
-  action: Action,
-  # busy, still_in_use, image_in_use, stale, canceled, not_found, read_only, failed
+# What went wrong.
+type Problem (
+  # image_not_found, container_not_found, ambiguous, busy, still_in_use, image_in_use, stale, canceled,
+  # read_only, store_unavailable, permission, failed
   reason: string,
+  # For people, one clause or several lines
   message: string,
+  # What an ambiguous reference could mean
+  candidates: ?[]string,
   busy: ?Busy
 )
+
+# A reference that means nothing, too much, or nothing that could be found out.
+type Refusal (reference: string, problem: Problem)
+
+# An action that did not succeed.
+type Failure (action: Action, problem: Problem)
 
 # What became of one removal. It happened whole where there is neither a failure nor a blocker; where
 # nothing is done, nothing was changed.
 type Result (
-  removal: Removal,
   # In the order in which they ended
   done: []Action,
   failures: []Failure,
@@ -2246,7 +2258,7 @@ type Result (
 type Completion (image: string, names: []string)
 
 type RemovalPlan (
-  # 64 hexadecimal digits; holds until the store, an owner, an answer about use or what is protected
+  # 64 hexadecimal digits, or empty where every target was refused; holds until the store, an owner, an answer about use or what is protected
   # changes
   revision: string,
   force: Force,
@@ -2256,12 +2268,12 @@ type RemovalPlan (
 
 type Outcome (
   plan: RemovalPlan,
-  # One a removal of the plan
+  # One a removal of the plan, in its order
   results: []Result,
   refusals: []Refusal,
   completed: []Completion,
-  # What went wrong beside the removals: a clause each
-  problems: []string
+  # What went wrong beside the removals
+  problems: []Problem
 )
 
 type Progress (
@@ -2292,12 +2304,12 @@ type Finding (
   dead: bool,
   advice: ?string,
   repaired: bool,
-  # Why it was not repaired
-  error: ?string
+  # Why it was not repaired, or why that is not certain
+  problem: ?Problem
 )
 
 # An engine that did not say what it has.
-type Silence (plugin: string, reason: string)
+type Silence (plugin: string, problem: Problem)
 
 type Plugin (
   name: string,
@@ -2308,7 +2320,8 @@ type Plugin (
   required: bool,
   # block or ignore
   whenUnavailable: string,
-  # ready, engine_unavailable, unreachable, incompatible, quarantined, disabled
+  # ready, engine_unavailable, unreachable, incompatible, quarantined, refused, disabled; in an event also
+  # unregistered
   status: string,
   engineVersion: ?string,
   protocolVersion: ?int,
@@ -2436,11 +2449,18 @@ method RegisterPlugin(address: string) -> (plugin: Plugin)
 
 method UnregisterPlugin(name: string) -> ()
 
-# Needs more. The first reply is ready; then a reply an event, and a heartbeat every 30 s.
+# Needs more. First a reply for each event of the past that was asked for, then ready; from then on a
+# reply an event, and a heartbeat every 30 s.
 method Monitor(
-  # Replay what came after this one; absent: nothing of the past
+  # Replay what came after this one; 0 is all that is kept; absent: nothing of the past
   afterSequence: ?int
-) -> (ready: ?bool, heartbeat: ?bool, event: ?Event)
+) -> (
+  ready: ?bool,
+  heartbeat: ?bool,
+  # With ready and heartbeat: the number of the last event until then
+  sequence: ?int,
+  event: ?Event
+)
 
 error ImageNotFound (image: string)
 
@@ -2456,7 +2476,7 @@ error Blocked (blockers: []Blocker)
 # Something failed; what was done before stays done
 error Incomplete (operationId: string, done: []Action, failures: []Failure)
 
-# Nothing was changed
+# Nothing was changed; the revision is the one that the plan has now
 error PlanStale (revision: string)
 
 error StoreUnavailable (reason: string)
@@ -2469,7 +2489,7 @@ error PluginNotFound (name: string)
 # The plugin cannot be registered
 error PluginRefused (address: string, reason: string)
 
-# What was asked for is no longer kept
+# What was asked for is no longer kept; the number of the oldest event that is, or of the next one
 error EventsLost (oldestSequence: int)
 `
 }
