@@ -48,6 +48,7 @@ func TestQuarantine(t *testing.T) {
 		claim := func() (core.Holding, bool) {
 			before := asked
 			holdings := r.Claim(t.Context(), core.StoreInfo{}, all)
+			synctest.Wait()
 			if manner != "right" && holdings[id(1)].Kind != core.Undetermined || holdings[id(2)].Kind != core.Unowned {
 				t.Errorf("%+v", holdings)
 			}
@@ -68,6 +69,7 @@ func TestQuarantine(t *testing.T) {
 				}
 			}
 			time.Sleep(2 * time.Millisecond)
+			synctest.Wait()
 			if s := r.Status()[0].State; s != hooks.StateUnreachable {
 				t.Errorf("after %s it is %s", d, s)
 			}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -40,7 +41,7 @@ func newStage(key string, ids ...string) *stage {
 		}
 	}}
 	if len(ids) > 0 {
-		s.resolve = func(context.Context) ([]string, error) { return ids, nil }
+		s.resolve = func(context.Context) (*service.Meaning, error) { return &service.Meaning{Targets: ids}, nil }
 	}
 	return s
 }
@@ -103,6 +104,40 @@ func TestSameIsOneOperation(t *testing.T) {
 	third, joined, err := a.enter(t.Context(), root, newStage("remove web", "1", "2").task)
 	if err != nil || joined || third == first {
 		t.Errorf("what comes after the end joined it (%v)", err)
+	}
+}
+
+// TestTouches: what may go with a target keeps others waiting, and does not make another request of one.
+func TestTouches(t *testing.T) {
+	touch := func(targets, along []string) *touches {
+		return touching(&service.Meaning{Targets: targets, Along: along})
+	}
+	image, container := touch([]string{"web"}, []string{"c1", "c2"}), touch([]string{"c2"}, nil)
+	far, none := touch([]string{"db"}, []string{"c3"}), touch(nil, nil)
+	for name, tt := range map[string]struct {
+		a, b            *touches
+		overlap, covers bool
+	}{
+		"itself":                          {image, image, true, true},
+		"its container":                   {image, container, true, false},
+		"another image":                   {image, far, false, false},
+		"with fewer containers by now":    {image, touch([]string{"web"}, []string{"c2"}), true, true},
+		"with one more container":         {image, touch([]string{"web"}, []string{"c1", "c2", "c4"}), true, true},
+		"the rest of several":             {touch([]string{"web", "db"}, nil), touch([]string{"db"}, nil), true, true},
+		"another image of the name":       {image, touch([]string{"web2"}, []string{"c1"}), true, false},
+		"nothing any more":                {image, none, false, false},
+		"nothing of nothing":              {none, none, false, true},
+		"everything and something":        {nil, image, true, false},
+		"everything and everything":       {nil, nil, true, true},
+		"something and everything":        {far, nil, true, false},
+		"everything and nothing, so wait": {nil, none, true, false},
+	} {
+		if got := tt.a.overlaps(tt.b); got != tt.overlap || tt.b.overlaps(tt.a) != got {
+			t.Errorf("%s: overlaps %v", name, got)
+		}
+		if got := tt.a.covers(tt.b); got != tt.covers {
+			t.Errorf("%s: covers %v", name, got)
+		}
 	}
 }
 
@@ -179,17 +214,20 @@ func TestResolvedAnew(t *testing.T) {
 	moved := newStage("c")
 	answers := [][]string{{"1"}, {"2"}, {"2"}}
 	asked := make(chan struct{}, len(answers))
-	moved.resolve = func(context.Context) ([]string, error) {
+	moved.resolve = func(context.Context) (*service.Meaning, error) {
 		defer func() { asked <- struct{}{} }()
 		ids := answers[0]
 		answers = answers[1:]
-		return ids, nil
+		return &service.Meaning{Targets: ids}, nil
 	}
 	o := enter(t, a, root, moved)
 	<-asked
 	close(one.proceed)
 	<-o1.done
 	<-asked // it has its turn, and means what the second one touches now
+	for granted(o) {
+		runtime.Gosched()
+	}
 	if isClosed(moved.begun) {
 		t.Error("it runs beside what touches the same")
 	}
@@ -310,7 +348,7 @@ func TestBounds(t *testing.T) {
 	var all []*operation
 	blocked := func(i int) task {
 		id := fmt.Sprint(i)
-		return task{key: id, resolve: func(context.Context) ([]string, error) { return []string{id}, nil },
+		return task{key: id, resolve: func(context.Context) (*service.Meaning, error) { return &service.Meaning{Targets: []string{id}}, nil },
 			run: func(context.Context, *operation) (result, error) { <-release; return result{}, nil }}
 	}
 	for i := range operationsOfUser {
@@ -399,7 +437,9 @@ func TestManyAtOnce(t *testing.T) {
 					return result{}, nil
 				}}
 				if ids != nil {
-					tk.resolve = func(context.Context) ([]string, error) { return slices.Clone(ids), nil }
+					tk.resolve = func(context.Context) (*service.Meaning, error) {
+						return &service.Meaning{Along: slices.Clone(ids)}, nil
+					}
 				}
 				o, _, err := a.enter(t.Context(), root, tk)
 				if err != nil {
