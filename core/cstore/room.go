@@ -91,8 +91,18 @@ func tempDirectory() string {
 	return "/var/tmp"
 }
 
-// nameless makes a temporary file without a name: it is gone when it is closed, or its process ends.
-// It can be opened again as pathOf(file).
+// TemporaryFile makes a temporary file without a name, which is gone when it is closed or its process ends, and
+// says how many bytes there is room for in it. Load and Import can be given its descriptor's path.
+func TemporaryFile() (_ *os.File, room int64, err error) {
+	left, err := roomOn(tempDirectory())
+	if err != nil {
+		return nil, 0, err
+	}
+	file, err := nameless()
+	return file, left.bytes, err
+}
+
+// nameless makes a temporary file without a name. It can be opened again as pathOf(file).
 func nameless() (*os.File, error) {
 	file, err := os.CreateTemp(tempDirectory(), "unmoor-")
 	if err != nil {

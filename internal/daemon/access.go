@@ -42,6 +42,8 @@ var classes = map[string]class{
 	"RemoveImage":      removing,
 	"RemoveContainer":  removing,
 	"Repair":           removing,
+	"Load":             removing,
+	"Import":           removing,
 	"RegisterPlugin":   administering,
 	"UnregisterPlugin": administering,
 }

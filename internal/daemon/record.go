@@ -59,6 +59,10 @@ type requestRecord struct {
 	Names     []string `json:"names,omitempty"`
 	SettledMs int64    `json:"settledMs,omitempty"`
 	Plugin    string   `json:"plugin,omitempty"`
+	// Archive is what a load or an import reads, Name and Changes are what is made of it.
+	Archive string   `json:"archive,omitempty"`
+	Name    string   `json:"name,omitempty"`
+	Changes []string `json:"changes,omitempty"`
 }
 
 type outcomeRecord struct {

@@ -19,6 +19,8 @@ type Service interface {
 	Images(ctx context.Context, reference string, each func(service.Image) error) error
 	Explain(ctx context.Context, reference string) (*service.Explanation, error)
 	Examine(ctx context.Context, r service.ExamineRequest) (*service.Examination, error)
+	Load(ctx context.Context, r core.LoadRequest) ([]core.LoadedImage, error)
+	Import(ctx context.Context, r core.ImportRequest) (core.LoadedImage, error)
 }
 
 // Plugins are those that are asked.

@@ -8,7 +8,6 @@ import (
 	"io"
 	"net/http"
 	"net/url"
-	"strings"
 	"time"
 )
 
@@ -16,8 +15,7 @@ import (
 type Options struct {
 	// Timeout is how long all of it may take, to the last byte. Zero: as long as its context.
 	Timeout time.Duration
-	// Limit is how many bytes a server may announce. Zero: any number. What it sends without announcing it is
-	// for the reader to count.
+	// Limit is how many bytes there may be. Zero: any number.
 	Limit int64
 	// Transport is how it is done; nil for the usual way, with the proxies that the environment names.
 	Transport http.RoundTripper
@@ -34,28 +32,34 @@ func IsAddress(text string) bool {
 
 func web(u *url.URL) bool { return u.Scheme == "http" || u.Scheme == "https" }
 
-// Open asks for an address, and returns what comes of it. Anything but 200 is an error, and so is being sent
-// from https to anything else. The caller closes it.
-func Open(ctx context.Context, address string, o Options) (_ io.ReadCloser, err error) {
+// Copy writes what an address leads to. Anything but 200 is an error, and so is being sent from https to
+// anything else, and an answer that breaks off.
+func Copy(ctx context.Context, w io.Writer, address string, o Options) error {
 	u, err := url.Parse(address)
 	if err != nil || !web(u) || u.Host == "" {
-		return nil, fmt.Errorf("%q is no web address", address)
+		return fmt.Errorf("%q is no web address", address)
 	}
-	ctx, cancel := bounded(ctx, o.Timeout)
-	defer func() {
-		if err != nil {
-			cancel()
-		}
-	}()
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
+	if o.Timeout > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, o.Timeout)
+		defer cancel()
+	}
+	if err := copyTo(ctx, w, u, o); err != nil {
+		return fmt.Errorf("fetch %s: %w", u.Redacted(), failure(ctx, o, err))
+	}
+	return nil
+}
+
+func copyTo(ctx context.Context, w io.Writer, u *url.URL, o Options) error {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
 	if err != nil {
-		return nil, fmt.Errorf("fetch %s: %w", u.Redacted(), err)
+		return err
 	}
 	client := &http.Client{Transport: o.Transport, CheckRedirect: redirect}
 	if client.Transport == nil {
 		usual, ok := http.DefaultTransport.(*http.Transport)
 		if !ok {
-			return nil, errors.New("the HTTP transport of this program is not Go's own")
+			return errors.New("the HTTP transport of this program is not Go's own")
 		}
 		usual = usual.Clone()
 		usual.DisableCompression = true // the bytes as they are
@@ -64,24 +68,24 @@ func Open(ctx context.Context, address string, o Options) (_ io.ReadCloser, err 
 	}
 	response, err := client.Do(request)
 	if err != nil {
-		return nil, failure(ctx, u, o, err)
+		return err
 	}
+	defer func() { _ = response.Body.Close() }() // it was read, or is not wanted
 	if response.StatusCode != http.StatusOK {
-		_ = response.Body.Close() // nobody reads it
-		return nil, fmt.Errorf("fetch %s: the server answered %s", u.Redacted(), response.Status)
+		return fmt.Errorf("the server answered %s", response.Status)
 	}
-	if o.Limit > 0 && response.ContentLength > o.Limit {
-		_ = response.Body.Close() // nobody reads it
-		return nil, fmt.Errorf("fetch %s: it has %d bytes, and may have %d", u.Redacted(), response.ContentLength, o.Limit)
+	body := io.Reader(response.Body)
+	if o.Limit > 0 {
+		if response.ContentLength > o.Limit {
+			return fmt.Errorf("it has %d bytes, and may have %d", response.ContentLength, o.Limit)
+		}
+		body = io.LimitReader(body, o.Limit+1)
 	}
-	return &body{response.Body, func(err error) error { return failure(ctx, u, o, err) }, cancel}, nil
-}
-
-func bounded(ctx context.Context, timeout time.Duration) (context.Context, context.CancelFunc) {
-	if timeout > 0 {
-		return context.WithTimeout(ctx, timeout)
+	n, err := io.Copy(w, body)
+	if err == nil && o.Limit > 0 && n > o.Limit {
+		err = fmt.Errorf("it has more than the %d bytes that it may have", o.Limit)
 	}
-	return context.WithCancel(ctx)
+	return err
 }
 
 func redirect(request *http.Request, via []*http.Request) error {
@@ -97,34 +101,14 @@ func redirect(request *http.Request, via []*http.Request) error {
 }
 
 // failure says what a fetch failed of.
-func failure(ctx context.Context, u *url.URL, o Options, err error) error {
+func failure(ctx context.Context, o Options, err error) error {
 	if errors.Is(ctx.Err(), context.DeadlineExceeded) && o.Timeout > 0 {
-		return fmt.Errorf("fetch %s: it took longer than %s: %w", u.Redacted(), o.Timeout, context.DeadlineExceeded)
+		return fmt.Errorf("it took longer than %s: %w", o.Timeout, context.DeadlineExceeded)
 	}
 	// The library's own error has the address in it once more.
 	var named *url.Error
-	if errors.As(err, &named) && strings.HasPrefix(named.URL, u.Scheme) {
+	if errors.As(err, &named) {
 		err = named.Err
 	}
-	return fmt.Errorf("fetch %s: %w", u.Redacted(), err)
-}
-
-// body is what a server sends.
-type body struct {
-	io.ReadCloser
-	failure func(error) error
-	cancel  context.CancelFunc
-}
-
-func (b *body) Read(p []byte) (int, error) {
-	n, err := b.ReadCloser.Read(p)
-	if err != nil && !errors.Is(err, io.EOF) {
-		err = b.failure(err)
-	}
-	return n, err
-}
-
-func (b *body) Close() error {
-	defer b.cancel()
-	return b.ReadCloser.Close()
+	return err
 }

@@ -33,6 +33,12 @@ func TestFetch(t *testing.T) {
 		w.Header().Set("Content-Length", "100")
 		_, _ = io.WriteString(w, "content")
 	})
+	handle("/chunks", func(w http.ResponseWriter, _ *http.Request) {
+		for range 3 {
+			_, _ = io.WriteString(w, "content")
+			w.(http.Flusher).Flush()
+		}
+	})
 	stop := make(chan struct{})
 	handle("/slow", func(w http.ResponseWriter, r *http.Request) {
 		_, _ = io.WriteString(w, "con")
@@ -62,6 +68,8 @@ func TestFetch(t *testing.T) {
 		{"/root.tar", fetch.Options{Limit: 7, Timeout: time.Minute}, "content", ""},
 		{"/moved", fetch.Options{}, "content", ""},
 		{"/root.tar", fetch.Options{Limit: 6}, "", "it has 7 bytes, and may have 6"},
+		{"/chunks", fetch.Options{Limit: 21}, "contentcontentcontent", ""},
+		{"/chunks", fetch.Options{Limit: 20}, "", "it has more than the 20 bytes that it may have"},
 		{"/loop", fetch.Options{}, "", "it leads on and on: 10 redirects"},
 		{"/file", fetch.Options{}, "", "it leads to file:///etc/passwd, which is no web address"},
 		{"/gone", fetch.Options{}, "", "the server answered 404 Not Found"},
@@ -89,13 +97,9 @@ func TestFetch(t *testing.T) {
 }
 
 func read(ctx context.Context, address string, o fetch.Options) (string, error) {
-	body, err := fetch.Open(ctx, address, o)
-	if err != nil {
-		return "", err
-	}
-	defer body.Close()
-	data, err := io.ReadAll(body)
-	return string(data), err
+	var got strings.Builder
+	err := fetch.Copy(ctx, &got, address, o)
+	return got.String(), err
 }
 
 func TestFetchKeepsToTLS(t *testing.T) {
@@ -121,7 +125,7 @@ func TestIsAddress(t *testing.T) {
 		if got := fetch.IsAddress(text); got != want {
 			t.Errorf("%q: %v", text, got)
 		}
-		if _, err := fetch.Open(t.Context(), text, fetch.Options{Timeout: time.Nanosecond}); err == nil {
+		if _, err := read(t.Context(), text, fetch.Options{Timeout: time.Nanosecond}); err == nil {
 			t.Errorf("%q was fetched", text)
 		}
 	}

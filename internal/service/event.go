@@ -34,6 +34,8 @@ const (
 	EventImageRemoved     EventType = "image_removed"
 	EventImageUntagged    EventType = "image_untagged"
 	EventContainerRemoved EventType = "container_removed"
+	EventImageLoaded      EventType = "image_loaded"
+	EventImageImported    EventType = "image_imported"
 )
 
 // EventsLostError says that events of the past that were asked for are no longer kept.
