@@ -32,7 +32,7 @@ USER, VOLUME and WORKDIR. What does not succeed leaves nothing behind.`,
 			if len(args) == 0 {
 				return usagef("name the archive: a file, a web address, or - for standard input")
 			}
-			return atMost(2, "NAME")(nil, args)
+			return atMost(2)(nil, args)
 		},
 		RunE: func(cmd *cobra.Command, args []string) error { return a.importRoot(cmd, args, &f) },
 	}

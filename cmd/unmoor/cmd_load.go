@@ -28,7 +28,7 @@ NAME is one more, for an archive with a single image. What does not succeed leav
 		Example: `  unmoor load -i web.tar
   podman save web | unmoor load
   unmoor load -i layout/ web:2`,
-		Args: atMost(1, "NAME"),
+		Args: atMost(1),
 		RunE: func(cmd *cobra.Command, args []string) error { return a.load(cmd, args, &f) },
 	}
 	cmd.Flags().StringVarP(&f.input, "input", "i", "-", "read from a `file`, a directory or a web address; - is standard input")
@@ -62,10 +62,10 @@ func (a *app) load(cmd *cobra.Command, args []string, f *loadFlags) error {
 }
 
 // atMost lets so many arguments through.
-func atMost(n int, what string) cobra.PositionalArgs {
+func atMost(n int) cobra.PositionalArgs {
 	return func(_ *cobra.Command, args []string) error {
 		if len(args) > n {
-			return usagef("at most one %s can be given", what)
+			return usagef("at most %s can be given", plural(n, "argument"))
 		}
 		return nil
 	}

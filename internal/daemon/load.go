@@ -237,7 +237,7 @@ func (i *intake) openFile(by caller, file *os.File) (release func(), err error) 
 		if err != nil {
 			return wrong("look at it: %w", err)
 		}
-		if by.privileged && offset == 0 {
+		if by.privileged && offset == 0 && i.source.Limit == 0 {
 			i.source.Path = here
 		} else {
 			i.source.Stream = file
