@@ -2,7 +2,6 @@ package cstore
 
 import (
 	"archive/tar"
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -196,8 +195,12 @@ func (l *load) ociArchive(ctx context.Context) ([]found, error) {
 	if err := l.archive.unpackLayout(ctx, to); err != nil {
 		return nil, err
 	}
-	// What came as a stream has no place that a policy could name.
-	identity, err := ociarchive.NewReference(cmp.Or(l.archive.source.Path, to), "")
+	// What came as a stream, or in a file without a name, has no place that a policy could name.
+	place := to
+	if _, err := filepath.EvalSymlinks(l.archive.source.Path); err == nil && l.archive.source.Path != "" {
+		place = l.archive.source.Path
+	}
+	identity, err := ociarchive.NewReference(place, "")
 	if err != nil {
 		return nil, err
 	}

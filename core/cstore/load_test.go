@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"math/rand/v2"
 	"os"
@@ -13,6 +14,7 @@ import (
 	"testing"
 
 	"github.com/unmoor/unmoor/core"
+	"github.com/unmoor/unmoor/core/cstore"
 )
 
 func TestLoadFormats(t *testing.T) {
@@ -129,6 +131,26 @@ func TestLoadStream(t *testing.T) {
 	r.Source = core.ImageSource{Stream: iotestError{}}
 	if _, err := l.Load(t.Context(), r); !errors.Is(err, errBroken) {
 		t.Errorf("a stream that breaks: %v", err)
+	}
+	l.tidy(t)
+}
+
+// A file without a name, as what is fetched comes in, is as good as any.
+func TestLoadNamelessFile(t *testing.T) {
+	l := newLoader(t, "vfs")
+	for kind, members := range map[string][]entry{"docker": dockerArchive(small(t, "one:1")), "oci": ociLayout(small(t, "one:1"))} {
+		file, room, err := cstore.TemporaryFile()
+		if err != nil || room <= 0 {
+			t.Fatal(err, room)
+		}
+		if _, err := file.Write(tarOf(t, members...)); err != nil {
+			t.Fatal(err)
+		}
+		images, err := l.Load(t.Context(), l.request(fmt.Sprintf("/proc/self/fd/%d", file.Fd())))
+		if want := small(t, "one:1").id().Short() + "[localhost/one:1]"; err != nil || texts(images) != want {
+			t.Errorf("%s: loaded %s, %v", kind, texts(images), err)
+		}
+		file.Close()
 	}
 	l.tidy(t)
 }
