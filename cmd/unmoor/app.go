@@ -25,6 +25,7 @@ type machine struct {
 	doctor *core.Doctor
 	// builder has engines build images.
 	builder service.Builder
+	loader  service.Loader
 	// process tells of a process.
 	process func(pid int) (core.Process, bool)
 	// close releases the store.
@@ -35,7 +36,8 @@ type machine struct {
 func (m *machine) local(c config.Config, file string, step func(string)) *service.Local {
 	m.engine.Step = step
 	m.engine.Protection = protection(c, file)
-	return &service.Local{Engine: m.engine, Doctor: m.doctor, Builder: m.builder, Grace: time.Duration(c.Removal.GracePeriod)}
+	return &service.Local{Engine: m.engine, Doctor: m.doctor, Builder: m.builder, Loader: m.loader,
+		Grace: time.Duration(c.Removal.GracePeriod)}
 }
 
 // app is one call of the program.
@@ -152,8 +154,8 @@ images or containers, the highest.`,
 	flags.BoolVar(&a.global.local, "local", false, "do without a daemon: work on the store in this process")
 	flags.StringVar(&a.global.logLevel, "log-level", "", "log `level`: debug, info, warn or error (default warn)")
 	root.AddCommand(a.rmiCommand(), a.rmCommand(), a.planCommand(), a.whyCommand(), a.psCommand(),
-		a.imagesCommand(), a.buildCommand(), a.doctorCommand(), a.eventsCommand(), a.pluginsCommand(), a.pluginCommand(),
-		a.serveCommand(), a.configCommand(), a.versionCommand(), a.manCommand())
+		a.imagesCommand(), a.buildCommand(), a.loadCommand(), a.importCommand(), a.doctorCommand(), a.eventsCommand(),
+		a.pluginsCommand(), a.pluginCommand(), a.serveCommand(), a.configCommand(), a.versionCommand(), a.manCommand())
 	return root
 }
 
@@ -237,6 +239,8 @@ type backend interface {
 	Explain(ctx context.Context, reference string) (*service.Explanation, error)
 	Examine(ctx context.Context, r service.ExamineRequest) (*service.Examination, error)
 	Build(ctx context.Context, r core.BuildRequest, output func(line string)) (*service.Built, error)
+	Load(ctx context.Context, r core.LoadRequest) ([]core.LoadedImage, error)
+	Import(ctx context.Context, r core.ImportRequest) (core.LoadedImage, error)
 }
 
 var (
@@ -244,8 +248,17 @@ var (
 	_ backend = (*client.Client)(nil)
 )
 
-// ask configures, and runs a verb.
+// ask configures, and runs a verb on a store that is there.
 func (a *app) ask(cmd *cobra.Command, run func(ctx context.Context, b backend) error) error {
+	return a.askOf(cmd, checkStore, run)
+}
+
+// askForMore configures, and runs a verb that makes the store where there is none.
+func (a *app) askForMore(cmd *cobra.Command, run func(ctx context.Context, b backend) error) error {
+	return a.askOf(cmd, func(config.Store) error { return nil }, run)
+}
+
+func (a *app) askOf(cmd *cobra.Command, check func(config.Store) error, run func(ctx context.Context, b backend) error) error {
 	if err := a.configure(cmd); err != nil {
 		return err
 	}
@@ -258,7 +271,7 @@ func (a *app) ask(cmd *cobra.Command, run func(ctx context.Context, b backend) e
 		defer c.Close() //nolint:errcheck // The answer was read, or the error is known.
 		return run(ctx, c)
 	}
-	if err := checkStore(a.config.Store); err != nil {
+	if err := check(a.config.Store); err != nil {
 		return err
 	}
 	m, err := a.open(ctx, a.config)

@@ -139,6 +139,7 @@ var damageWords = map[core.Damage]string{
 	core.DamageUnreferencedLayer: "Unreferenced layer",
 	core.DamageMountCount:        "Stale mount count",
 	core.DamageDeletion:          "Interrupted deletion",
+	core.DamageLoad:              "Interrupted load",
 }
 
 // findingWords is "Wreck: container shop/web/app (0a8175395fe2) of crio, in pod shop/web: runs on …".

@@ -17,6 +17,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/unmoor/unmoor/internal/daemon"
 	"github.com/unmoor/unmoor/internal/journal"
 	"github.com/unmoor/unmoor/internal/sdnotify"
 	"github.com/unmoor/unmoor/internal/wire"
@@ -163,6 +164,7 @@ func makeDirectory(path string) error {
 func (s *serving) run(ctx context.Context, sockets sockets, hangup <-chan os.Signal) error {
 	server, err := wire.NewServer(wire.ServerOptions{
 		Vendor: "Unmoor", Product: "Unmoor", Version: version, URL: "https://github.com/unmoor/unmoor",
+		TakesFiles: daemon.TakesFiles,
 	}, s.daemon.Interface())
 	if err != nil {
 		s.close()

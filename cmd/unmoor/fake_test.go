@@ -41,6 +41,9 @@ type fake struct {
 	building func(ctx context.Context, r core.BuildRequest, output func(string)) error
 	// changes counts what was done to the store.
 	changes int
+	// imported is the last request, loadErr what a load comes to.
+	imported core.ImportRequest
+	loadErr  error
 	// server is the daemon's that serves it.
 	server *wire.Server
 }
@@ -342,7 +345,7 @@ func (c caller) app(t *testing.T, stdout, stderr io.Writer) *app {
 				return nil, f.openErr
 			}
 			engine := &core.Engine{Store: f, Owners: f, Kernel: f}
-			return &machine{engine: engine, doctor: &core.Doctor{Engine: engine, Store: f, Owners: f, Kernel: f}, builder: f, close: func() {}}, nil
+			return &machine{engine: engine, doctor: &core.Doctor{Engine: engine, Store: f, Owners: f, Kernel: f}, builder: f, loader: f, close: func() {}}, nil
 		},
 		plugins: func(context.Context, config.Config) ([]service.Plugin, error) { return somePlugins, nil },
 	}

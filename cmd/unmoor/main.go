@@ -85,6 +85,7 @@ func openStore(ctx context.Context, c config.Config, plugins *hooks.Registry, st
 		engine:  engine,
 		doctor:  &core.Doctor{Engine: engine, Store: store, Owners: plugins, Kernel: inspector},
 		builder: plugins,
+		loader:  store,
 		process: inspector.Process,
 		close: func() {
 			if err := inspector.Close(); err != nil {

@@ -39,6 +39,8 @@ type Store struct {
 	// step is Options.Step, broken is Options.Broken.
 	step   func(name string)
 	broken func(error)
+	// room is roomOn.
+	room func(directory string) (room, error)
 }
 
 var _ core.Store = (*Store)(nil)
@@ -62,7 +64,8 @@ func Open(ctx context.Context, options Options) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{options: resolved, imageLabels: options.ImageLabels, logger: options.Logger, step: options.Step, broken: options.Broken}
+	s := &Store{options: resolved, imageLabels: options.ImageLabels, logger: options.Logger, step: options.Step, broken: options.Broken,
+		room: roomOn}
 	if s.logger == nil {
 		s.logger = slog.New(slog.DiscardHandler)
 	}

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 	"syscall"
@@ -119,7 +120,12 @@ func (c *Client) call(ctx context.Context, method string, in, out any) error {
 
 // stream makes a call with more. each gets every reply, and whether it is the last one.
 func stream[Reply any](ctx context.Context, c *Client, method string, in any, each func(reply Reply, last bool) error) error {
-	return c.conn.Stream(ctx, name+"."+method, in, func(parameters json.RawMessage, continues bool) error {
+	return streamWith(ctx, c, method, in, nil, each)
+}
+
+// streamWith is stream with descriptors.
+func streamWith[Reply any](ctx context.Context, c *Client, method string, in any, files []*os.File, each func(reply Reply, last bool) error) error {
+	return c.conn.StreamWith(ctx, name+"."+method, in, files, func(parameters json.RawMessage, continues bool) error {
 		var reply Reply
 		if err := wire.Decode(parameters, &reply); err != nil {
 			return err

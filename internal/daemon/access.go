@@ -43,6 +43,8 @@ var classes = map[string]class{
 	"RemoveContainer":  removing,
 	"Repair":           removing,
 	"Build":            administering,
+	"Load":             removing,
+	"Import":           removing,
 	"RegisterPlugin":   administering,
 	"UnregisterPlugin": administering,
 }

@@ -61,7 +61,11 @@ func (h *handlers) writtenBuild(ctx context.Context, call *call, id string, r co
 	end := record{Event: "ended", Method: call.method, Operation: id}
 	built, err := call.setup.Service.Build(ctx, r, output)
 	if err == nil {
-		end.Outcome = &outcomeRecord{Done: []actionRecord{}, Built: string(built.Image)}
+		a := core.Action{Verb: verbBuild, Image: built.Image}
+		if len(built.Names) > 0 {
+			a.Name = built.Names[0]
+		}
+		end.Outcome = &outcomeRecord{Done: []actionRecord{recordAction(a, nil)}}
 		h.events.publish(service.Event{Type: service.EventImageBuilt, Operation: id, UID: &call.UID, PID: &call.PID,
 			Image: built.Image, Names: clips(built.Names)})
 	} else {

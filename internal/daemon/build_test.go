@@ -48,7 +48,7 @@ func TestBuild(t *testing.T) {
 	}
 	r := s.records()
 	if words(r) != "begun Build, ended Build, begun Build, ended Build" || r[0].Request.Context != "/ctx" || r[0].Caller.UID != os.Getuid() ||
-		r[1].Outcome.Built != id(7) || r[1].Operation != all[2]["operationId"] {
+		len(r[1].Outcome.Done) != 1 || r[1].Outcome.Done[0].Image != id(7) || r[1].Operation != all[2]["operationId"] {
 		t.Errorf("%s: %+v", words(r), r)
 	}
 	if log, err := os.ReadFile(s.audit); err != nil || strings.Contains(string(log), "secret") {

@@ -34,6 +34,7 @@ type Daemon struct {
 	events     *ring
 	operations *operations
 	gate       *gate
+	loads      *loadGate
 	denials    denials
 
 	// mu guards what follows.
@@ -48,7 +49,7 @@ type Daemon struct {
 
 // New makes a daemon that begins with a setup.
 func New(s *Setup, o Options) *Daemon {
-	d := &Daemon{options: o, logger: o.Logger, events: newRing(time.Now()), gate: newGate(), setup: s,
+	d := &Daemon{options: o, logger: o.Logger, events: newRing(time.Now()), gate: newGate(), loads: newLoadGate(), setup: s,
 		stopping: make(chan struct{}), idle: make(chan struct{})}
 	if d.logger == nil {
 		d.logger = slog.Default()

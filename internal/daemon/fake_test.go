@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"log/slog"
 	"net"
@@ -34,6 +35,7 @@ type fakeService struct {
 	remove  func(ctx context.Context, r service.Request, progress func(core.Progress)) (*service.Outcome, error)
 	examine func(ctx context.Context, r service.ExamineRequest) (*service.Examination, error)
 	build   func(ctx context.Context, r core.BuildRequest, output func(string)) (*service.Built, error)
+	load    func(ctx context.Context, r core.LoadRequest) ([]core.LoadedImage, error)
 	// looking is called where the store is looked at.
 	looking func(ctx context.Context) error
 	// err is the store's error.
@@ -310,6 +312,42 @@ func (f *fakeService) Build(ctx context.Context, r core.BuildRequest, output fun
 	return f.build(ctx, r, output)
 }
 
+// Load reads what it is given, and makes an image of the name that this is.
+func (f *fakeService) Load(ctx context.Context, r core.LoadRequest) ([]core.LoadedImage, error) {
+	if f.load != nil {
+		return f.load(ctx, r)
+	}
+	text, err := readSource(r.Source)
+	if err != nil {
+		return nil, err
+	}
+	r.Copy.Progress(core.CopyProgress{Digest: "sha256:1", Copied: 3, Size: -1, Done: true})
+	return []core.LoadedImage{{ID: core.ImageID(id(7)), Names: []string{text, r.Name}}}, nil
+}
+
+func (f *fakeService) Import(_ context.Context, r core.ImportRequest) (core.LoadedImage, error) {
+	text, err := readSource(r.Source)
+	r.Copy.Progress(core.CopyProgress{Digest: "sha256:1", Copied: 3, Size: 4})
+	return core.LoadedImage{ID: core.ImageID(id(8)), Names: append([]string{text, r.Name, r.Message, r.OS, r.Architecture, r.Variant}, r.Changes...)}, err
+}
+
+// readSource is "file CONTENT", "stream CONTENT" or "directory".
+func readSource(s core.ImageSource) (string, error) {
+	if s.Path == "" {
+		data, err := io.ReadAll(io.LimitReader(s.Stream, 1<<10))
+		return "stream " + string(data), err
+	}
+	info, err := os.Stat(s.Path)
+	if err != nil {
+		return "", err
+	}
+	if info.IsDir() {
+		return "directory", nil
+	}
+	data, err := os.ReadFile(s.Path)
+	return "file " + string(data), err
+}
+
 // fakePlugins is a double of the plugins.
 type fakePlugins struct {
 	mu  sync.Mutex
@@ -372,7 +410,7 @@ func serve(t *testing.T, s Service, o Options) *scene {
 	sc.setup = &Setup{Service: s, Plugins: &fakePlugins{}, Access: access, Audit: log, Close: func() { log.Close() }}
 	o.Logger = slog.New(slog.DiscardHandler)
 	sc.daemon = New(sc.setup, o)
-	server, err := wire.NewServer(wire.ServerOptions{Product: "Unmoor", Logger: o.Logger}, sc.daemon.Interface())
+	server, err := wire.NewServer(wire.ServerOptions{Product: "Unmoor", Logger: o.Logger, TakesFiles: TakesFiles}, sc.daemon.Interface())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -61,6 +61,10 @@ type requestRecord struct {
 	Plugin    string   `json:"plugin,omitempty"`
 	// Context, with Names, is a build's. Its arguments may be secrets.
 	Context string `json:"context,omitempty"`
+	// Archive is what a load or an import reads, Name and Changes are what is made of it.
+	Archive string   `json:"archive,omitempty"`
+	Name    string   `json:"name,omitempty"`
+	Changes []string `json:"changes,omitempty"`
 }
 
 type outcomeRecord struct {
@@ -72,7 +76,6 @@ type outcomeRecord struct {
 	Refusals  []string        `json:"refusals,omitempty"`
 	Completed []string        `json:"completed,omitempty"`
 	Problems  []string        `json:"problems,omitempty"`
-	Built     string          `json:"built,omitempty"`
 	Bytes     int64           `json:"bytes"`
 	// Omitted is how many entries are not in these lists.
 	Omitted int `json:"omitted,omitempty"`

@@ -20,6 +20,8 @@ type Service interface {
 	Explain(ctx context.Context, reference string) (*service.Explanation, error)
 	Examine(ctx context.Context, r service.ExamineRequest) (*service.Examination, error)
 	Build(ctx context.Context, r core.BuildRequest, output func(line string)) (*service.Built, error)
+	Load(ctx context.Context, r core.LoadRequest) ([]core.LoadedImage, error)
+	Import(ctx context.Context, r core.ImportRequest) (core.LoadedImage, error)
 }
 
 // Plugins are those that are asked.

@@ -38,6 +38,8 @@ const (
 	EventImageUntagged    EventType = "image_untagged"
 	EventContainerRemoved EventType = "container_removed"
 	EventImageBuilt       EventType = "image_built"
+	EventImageLoaded      EventType = "image_loaded"
+	EventImageImported    EventType = "image_imported"
 )
 
 // EventsLostError says that events of the past that were asked for are no longer kept.

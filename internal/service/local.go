@@ -14,6 +14,7 @@ type Local struct {
 	Doctor *core.Doctor
 	// Builder has engines build images; nil is that there is none.
 	Builder Builder
+	Loader  Loader
 	// Grace is between the polite signal and the forcible one, for requests that do not say.
 	Grace time.Duration
 }

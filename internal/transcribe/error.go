@@ -18,6 +18,8 @@ func ReplyError(ctx context.Context, c removal.VarlinkCall, reference string, er
 	var ambiguous *core.AmbiguousError
 	var stale *core.StaleError
 	var lost *service.EventsLostError
+	var format *core.FormatError
+	var incomplete *IncompleteError
 	switch {
 	case errors.As(err, &parameter):
 		return wire.ReplyInvalidParameter(ctx, c.Call, parameter.Parameter)
@@ -31,6 +33,12 @@ func ReplyError(ctx context.Context, c removal.VarlinkCall, reference string, er
 		return c.ReplyPlanStale(ctx, stale.Now)
 	case errors.As(err, &lost):
 		return c.ReplyEventsLost(ctx, lost.Oldest)
+	case errors.As(err, &incomplete):
+		return c.ReplyLoadIncomplete(ctx, FromLoadedImages(incomplete.Images), incomplete.Reason)
+	case errors.As(err, &format):
+		return c.ReplyFormatUnknown(ctx, format.Source, list(format.Trials, fromTrial))
+	case errors.Is(err, core.ErrArchiveRefused):
+		return c.ReplyArchiveRefused(ctx, err.Error())
 	case errors.Is(err, core.ErrStoreUnavailable):
 		return c.ReplyStoreUnavailable(ctx, err.Error())
 	}
@@ -50,6 +58,10 @@ func Error(reply *wire.Error, wanted string) error {
 		Name           *string   `json:"name"`
 		Address        *string   `json:"address"`
 		OldestSequence *int64    `json:"oldestSequence"`
+
+		Source *string                `json:"source"`
+		Trials *[]removal.FormatTrial `json:"trials"`
+		Images *[]removal.LoadedImage `json:"images"`
 	}
 	if err := wire.Decode(reply.Parameters, &p); err != nil {
 		return fmt.Errorf("read error reply %s: %w", reply.Name, err)
@@ -69,6 +81,14 @@ func Error(reply *wire.Error, wanted string) error {
 		return &problem{message: value(p.Reason), cause: core.ErrStoreUnavailable}
 	case "io.unmoor.Removal.OperationFailed", "io.unmoor.Removal.BuildFailed":
 		return errors.New(value(p.Reason))
+	case "io.unmoor.Removal.ArchiveRefused":
+		return &problem{message: value(p.Reason), cause: core.ErrArchiveRefused}
+	case "io.unmoor.Removal.FormatUnknown":
+		trials, err := read(value(p.Trials), toTrial)
+		return errors.Join(err, &core.FormatError{Source: value(p.Source), Trials: trials})
+	case "io.unmoor.Removal.LoadIncomplete":
+		images, err := ToLoadedImages(value(p.Images))
+		return errors.Join(err, &IncompleteError{Images: images, Reason: value(p.Reason)})
 	case "io.unmoor.Removal.PluginNotFound":
 		return fmt.Errorf("no plugin is called %s", value(p.Name))
 	case "io.unmoor.Removal.PluginRefused":

@@ -60,6 +60,7 @@ func TestErrorReply(t *testing.T) {
 		{wrapped(&core.StaleError{Wanted: "old", Now: "new"}), &core.StaleError{Wanted: "old", Now: "new"}},
 		{wrapped(&core.AmbiguousError{Reference: "web", Candidates: []string{"a", "b"}}), &core.AmbiguousError{Reference: "web", Candidates: []string{"a", "b"}}},
 		{wrapped(&service.EventsLostError{Oldest: 7}), &service.EventsLostError{Oldest: 7}},
+		{wrapped(core.ErrArchiveRefused), core.ErrArchiveRefused},
 	} {
 		handler.errs <- tt.sent
 		reply, ok := errors.AsType[*wire.Error](conn.Call(t.Context(), "io.unmoor.Removal.Explain", transcribe.ExplainIn{Reference: "web"}, nil))
@@ -77,6 +78,10 @@ func TestErrorReply(t *testing.T) {
 	}{
 		{wrapped(errors.New("a reason")), "the attempt: a reason"},
 		{wrapped(core.ErrStoreUnavailable), "the attempt: store unavailable"},
+		{wrapped(fmt.Errorf("%w: why", core.ErrArchiveRefused)), "the attempt: archive refused: why"},
+		{wrapped(&core.FormatError{Source: "a.tar", Trials: []core.FormatTrial{{Format: "oci", Err: core.ErrStillInUse}, {Format: "dir", Err: errors.New("no")}}}),
+			"a.tar is no image archive in any of the known formats:\n * oci: still in use\n * dir: no"},
+		{&transcribe.IncompleteError{Images: []core.LoadedImage{{ID: "a", Names: []string{"b"}}}, Reason: "the rest: no"}, "the rest: no"},
 		{&transcribe.ParameterError{Parameter: "targets", Err: errors.New("x")}, `org.varlink.service.InvalidParameter {"parameter":"targets"}`},
 	} {
 		handler.errs <- tt.sent

@@ -78,6 +78,33 @@ type (
 		ImageID     *string   `json:"imageId,omitempty"`
 		Names       *[]string `json:"names,omitempty"`
 	}
+	LoadIn struct {
+		FileDescriptor *int64  `json:"fileDescriptor,omitempty"`
+		Path           *string `json:"path,omitempty"`
+		Name           *string `json:"name,omitempty"`
+		MaxBytes       *int64  `json:"maxBytes,omitempty"`
+	}
+	LoadOut struct {
+		OperationID string                 `json:"operationId"`
+		Progress    *removal.CopyProgress  `json:"progress,omitempty"`
+		Images      *[]removal.LoadedImage `json:"images,omitempty"`
+	}
+	ImportIn struct {
+		FileDescriptor *int64    `json:"fileDescriptor,omitempty"`
+		Path           *string   `json:"path,omitempty"`
+		Name           *string   `json:"name,omitempty"`
+		Changes        *[]string `json:"changes,omitempty"`
+		Message        *string   `json:"message,omitempty"`
+		OS             *string   `json:"os,omitempty"`
+		Architecture   *string   `json:"architecture,omitempty"`
+		Variant        *string   `json:"variant,omitempty"`
+		MaxBytes       *int64    `json:"maxBytes,omitempty"`
+	}
+	ImportOut struct {
+		OperationID string                `json:"operationId"`
+		Progress    *removal.CopyProgress `json:"progress,omitempty"`
+		Image       *removal.LoadedImage  `json:"image,omitempty"`
+	}
 	ListPluginsOut struct {
 		Plugins []removal.Plugin `json:"plugins"`
 	}

@@ -19,6 +19,7 @@ import (
 	"github.com/unmoor/unmoor/internal/service"
 	"github.com/unmoor/unmoor/internal/transcribe"
 	"github.com/unmoor/unmoor/internal/wire"
+	removal "github.com/unmoor/unmoor/varlink/removal"
 )
 
 const models = 100
@@ -221,6 +222,17 @@ func TestRoundTrip(t *testing.T) {
 	t.Run("outcome", func(t *testing.T) { roundTrip(t, transcribe.FromOutcome, transcribe.ToOutcome) })
 	t.Run("explanation", func(t *testing.T) { roundTrip(t, transcribe.FromExplanation, transcribe.ToExplanation) })
 	t.Run("examination", func(t *testing.T) { roundTrip(t, transcribe.FromExamination, transcribe.ToExamination) })
+	t.Run("loaded image", func(t *testing.T) {
+		roundTrip(t, func(i core.LoadedImage) removal.LoadedImage {
+			i.ID += "x" // there is none without an ID
+			return transcribe.FromLoadedImage(i)
+		}, func(w removal.LoadedImage) (core.LoadedImage, error) {
+			i, err := transcribe.ToLoadedImage(w)
+			i.ID = i.ID[:len(i.ID)-1]
+			return i, err
+		})
+	})
+	t.Run("copy progress", func(t *testing.T) { roundTrip(t, transcribe.FromCopyProgress, transcribe.ToCopyProgress) })
 	t.Run("plugin", func(t *testing.T) { roundTrip(t, transcribe.FromPlugin, transcribe.ToPlugin) })
 	t.Run("event", func(t *testing.T) { roundTrip(t, transcribe.FromEvent, transcribe.ToEvent) })
 }

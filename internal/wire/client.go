@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"reflect"
+	"runtime"
 	"sync"
 	"time"
 
@@ -18,6 +19,9 @@ import (
 
 // ErrClosed is of a connection that was closed, or given up after an error.
 var ErrClosed = errors.New("the connection is closed")
+
+// ErrNoFiles is of descriptors that cannot be sent where a connection leads.
+var ErrNoFiles = errors.New("descriptors cannot be sent there")
 
 var (
 	errUnasked = errors.New("it sent what nobody asked for")
@@ -71,7 +75,7 @@ func NewConn(conn net.Conn, o DialOptions) *Conn {
 // Call makes one call. in is what becomes a JSON object, or nil; out is for Decode, or nil. An error reply
 // is an *Error, and leaves the connection as it was.
 func (c *Conn) Call(ctx context.Context, method string, in, out any) error {
-	return c.call(ctx, method, in, false, func(parameters json.RawMessage, _ bool) error {
+	return c.call(ctx, method, in, nil, false, func(parameters json.RawMessage, _ bool) error {
 		if out == nil {
 			return nil
 		}
@@ -82,7 +86,13 @@ func (c *Conn) Call(ctx context.Context, method string, in, out any) error {
 // Stream makes a call with more. each gets the parameters of every reply, an object that it may keep;
 // continues is false for the last. An error of each ends the stream and closes the connection.
 func (c *Conn) Stream(ctx context.Context, method string, in any, each func(parameters json.RawMessage, continues bool) error) error {
-	return c.call(ctx, method, in, true, func(parameters json.RawMessage, continues bool) error {
+	return c.StreamWith(ctx, method, in, nil, each)
+}
+
+// StreamWith is Stream with descriptors, which stay the caller's. Where the other end is on another host, it is
+// an error that wraps ErrNoFiles, and leaves the connection as it was.
+func (c *Conn) StreamWith(ctx context.Context, method string, in any, files []*os.File, each func(parameters json.RawMessage, continues bool) error) error {
+	return c.call(ctx, method, in, files, true, func(parameters json.RawMessage, continues bool) error {
 		return each(append(json.RawMessage(nil), parameters...), continues)
 	})
 }
@@ -121,10 +131,13 @@ func (c *Conn) abandon() {
 	})
 }
 
-func (c *Conn) call(ctx context.Context, method string, in any, more bool, each func(json.RawMessage, bool) error) error {
+func (c *Conn) call(ctx context.Context, method string, in any, files []*os.File, more bool, each func(json.RawMessage, bool) error) error {
 	request, err := encodeCall(method, in, more)
 	if err == nil && len(request) > c.in.max {
 		err = fmt.Errorf("the call has more than %d bytes", c.in.max)
+	}
+	if err == nil && len(files) > 0 {
+		err = c.takesFiles()
 	}
 	if err != nil {
 		return fmt.Errorf("call %s: %w", method, err)
@@ -143,7 +156,7 @@ func (c *Conn) call(ctx context.Context, method string, in any, more bool, each 
 		}
 		<-c.turn
 	}()
-	answer, err := c.exchange(request, more, each)
+	answer, err := c.exchange(request, files, more, each)
 	// A context that ended while the last byte came would break the next call.
 	if whole = stop() && err == nil; !whole {
 		err = c.giveUp(ctx, err)
@@ -202,11 +215,11 @@ func (c *Conn) giveUp(ctx context.Context, err error) error {
 }
 
 // exchange sends a request and reads what comes. An error reply is the first result.
-func (c *Conn) exchange(request []byte, more bool, each func(json.RawMessage, bool) error) (*Error, error) {
+func (c *Conn) exchange(request []byte, files []*os.File, more bool, each func(json.RawMessage, bool) error) (*Error, error) {
 	if err := c.quiet(); err != nil {
 		return nil, err
 	}
-	if _, err := c.conn.Write(request); err != nil {
+	if err := c.send(request, files); err != nil {
 		return nil, err
 	}
 	for {
@@ -235,6 +248,36 @@ func (c *Conn) exchange(request []byte, more bool, each func(json.RawMessage, bo
 			return nil, nil
 		}
 	}
+}
+
+// takesFiles is an error where descriptors would not get to the service.
+func (c *Conn) takesFiles() error {
+	if _, ok := c.conn.(*net.UnixConn); !ok || c.process != nil && !c.process.served {
+		return ErrNoFiles
+	}
+	return nil
+}
+
+// send writes a request, the descriptors with its first byte.
+func (c *Conn) send(request []byte, files []*os.File) error {
+	if len(files) > 0 {
+		conn, ok := c.conn.(*net.UnixConn)
+		if !ok {
+			return ErrNoFiles
+		}
+		fds := make([]int, 0, len(files))
+		for _, f := range files {
+			fds = append(fds, int(f.Fd()))
+		}
+		n, _, err := conn.WriteMsgUnix(request, unix.UnixRights(fds...), nil)
+		runtime.KeepAlive(files)
+		if err != nil {
+			return err
+		}
+		request = request[n:]
+	}
+	_, err := c.conn.Write(request)
+	return err
 }
 
 // quiet is an error where anything has come since the last reply, even the end.

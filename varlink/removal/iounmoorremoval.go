@@ -278,6 +278,26 @@ type BuildRequest struct {
 	Quiet          *bool     `json:"quiet,omitempty"`
 }
 
+// How far the copying of one part of an image has come.
+type CopyProgress struct {
+	Digest  string `json:"digest"`
+	Copied  int64  `json:"copied"`
+	Size    *int64 `json:"size,omitempty"`
+	Done    bool   `json:"done"`
+	Skipped bool   `json:"skipped"`
+}
+
+type LoadedImage struct {
+	Id    string   `json:"id"`
+	Names []string `json:"names"`
+}
+
+// One format that was tried, and why that failed.
+type FormatTrial struct {
+	Format string `json:"format"`
+	Reason string `json:"reason"`
+}
+
 type ImageNotFound struct {
 	Image string `json:"image"`
 }
@@ -362,6 +382,41 @@ type StoreUnavailable struct {
 func (e StoreUnavailable) Error() string {
 	s := "io.unmoor.Removal.StoreUnavailable"
 	s += fmt.Sprintf("(Reason: %v)", e.Reason)
+	return s
+}
+
+// The archive would do harm; nothing of it is in the store
+type ArchiveRefused struct {
+	Reason string `json:"reason"`
+}
+
+func (e ArchiveRefused) Error() string {
+	s := "io.unmoor.Removal.ArchiveRefused"
+	s += fmt.Sprintf("(Reason: %v)", e.Reason)
+	return s
+}
+
+// The archive is in none of the formats that are known
+type FormatUnknown struct {
+	Source string        `json:"source"`
+	Trials []FormatTrial `json:"trials"`
+}
+
+func (e FormatUnknown) Error() string {
+	s := "io.unmoor.Removal.FormatUnknown"
+	s += fmt.Sprintf("(Source: %v, Trials: %v)", e.Source, e.Trials)
+	return s
+}
+
+// Some images of an archive are in the store, and the rest are not
+type LoadIncomplete struct {
+	Images []LoadedImage `json:"images"`
+	Reason string        `json:"reason"`
+}
+
+func (e LoadIncomplete) Error() string {
+	s := "io.unmoor.Removal.LoadIncomplete"
+	s += fmt.Sprintf("(Images: %v, Reason: %v)", e.Images, e.Reason)
 	return s
 }
 
@@ -506,6 +561,39 @@ func Dispatch_Error(err error) error {
 				return e
 			}
 			var param StoreUnavailable
+			err := json.Unmarshal(*errorRawParameters, &param)
+			if err != nil {
+				return e
+			}
+			return &param
+		case "io.unmoor.Removal.ArchiveRefused":
+			errorRawParameters := e.Parameters.(*json.RawMessage)
+			if errorRawParameters == nil {
+				return e
+			}
+			var param ArchiveRefused
+			err := json.Unmarshal(*errorRawParameters, &param)
+			if err != nil {
+				return e
+			}
+			return &param
+		case "io.unmoor.Removal.FormatUnknown":
+			errorRawParameters := e.Parameters.(*json.RawMessage)
+			if errorRawParameters == nil {
+				return e
+			}
+			var param FormatUnknown
+			err := json.Unmarshal(*errorRawParameters, &param)
+			if err != nil {
+				return e
+			}
+			return &param
+		case "io.unmoor.Removal.LoadIncomplete":
+			errorRawParameters := e.Parameters.(*json.RawMessage)
+			if errorRawParameters == nil {
+				return e
+			}
+			var param LoadIncomplete
 			err := json.Unmarshal(*errorRawParameters, &param)
 			if err != nil {
 				return e
@@ -1418,6 +1506,189 @@ func (m Build_methods) Upgrade(ctx context.Context, c *varlink.Connection, build
 	}, nil
 }
 
+// Puts the images of an archive into the store: a Docker archive, an OCI archive, an OCI layout or a
+// directory of containers/image's; archives may be compressed. Names are those that `podman load` gives.
+// With more: replies that carry progress, of which some may be left out, then the final one with the
+// images. What does not succeed, or whose caller goes away, leaves nothing but images that were complete.
+type Load_methods struct{}
+
+func Load() Load_methods { return Load_methods{} }
+
+func (m Load_methods) Call(ctx context.Context, c *varlink.Connection, fileDescriptor_in_ *int64, path_in_ *string, name_in_ *string, maxBytes_in_ *int64) (operationId_out_ string, progress_out_ *CopyProgress, images_out_ *[]LoadedImage, err_ error) {
+	receive, err_ := m.Send(ctx, c, 0, fileDescriptor_in_, path_in_, name_in_, maxBytes_in_)
+	if err_ != nil {
+		return
+	}
+	operationId_out_, progress_out_, images_out_, _, err_ = receive(ctx)
+	return
+}
+
+func (m Load_methods) Send(ctx context.Context, c *varlink.Connection, flags uint64, fileDescriptor_in_ *int64, path_in_ *string, name_in_ *string, maxBytes_in_ *int64) (func(ctx context.Context) (string, *CopyProgress, *[]LoadedImage, uint64, error), error) {
+	var in struct {
+		FileDescriptor *int64  `json:"fileDescriptor,omitempty"`
+		Path           *string `json:"path,omitempty"`
+		Name           *string `json:"name,omitempty"`
+		MaxBytes       *int64  `json:"maxBytes,omitempty"`
+	}
+	in.FileDescriptor = fileDescriptor_in_
+	in.Path = path_in_
+	in.Name = name_in_
+	in.MaxBytes = maxBytes_in_
+	receive, err := c.Send(ctx, "io.unmoor.Removal.Load", in, flags)
+	if err != nil {
+		return nil, err
+	}
+	return func(context.Context) (operationId_out_ string, progress_out_ *CopyProgress, images_out_ *[]LoadedImage, flags uint64, err error) {
+		var out struct {
+			OperationId string         `json:"operationId"`
+			Progress    *CopyProgress  `json:"progress,omitempty"`
+			Images      *[]LoadedImage `json:"images,omitempty"`
+		}
+		flags, err = receive(ctx, &out)
+		if err != nil {
+			err = Dispatch_Error(err)
+			return
+		}
+		operationId_out_ = out.OperationId
+		progress_out_ = out.Progress
+		images_out_ = out.Images
+		return
+	}, nil
+}
+
+func (m Load_methods) Upgrade(ctx context.Context, c *varlink.Connection, fileDescriptor_in_ *int64, path_in_ *string, name_in_ *string, maxBytes_in_ *int64) (func(ctx context.Context) (operationId_out_ string, progress_out_ *CopyProgress, images_out_ *[]LoadedImage, flags uint64, conn varlink.ReadWriterContext, err_ error), error) {
+	var in struct {
+		FileDescriptor *int64  `json:"fileDescriptor,omitempty"`
+		Path           *string `json:"path,omitempty"`
+		Name           *string `json:"name,omitempty"`
+		MaxBytes       *int64  `json:"maxBytes,omitempty"`
+	}
+	in.FileDescriptor = fileDescriptor_in_
+	in.Path = path_in_
+	in.Name = name_in_
+	in.MaxBytes = maxBytes_in_
+	receive, err := c.Upgrade(ctx, "io.unmoor.Removal.Load", in)
+	if err != nil {
+		return nil, err
+	}
+	return func(context.Context) (operationId_out_ string, progress_out_ *CopyProgress, images_out_ *[]LoadedImage, flags uint64, conn varlink.ReadWriterContext, err error) {
+		var out struct {
+			OperationId string         `json:"operationId"`
+			Progress    *CopyProgress  `json:"progress,omitempty"`
+			Images      *[]LoadedImage `json:"images,omitempty"`
+		}
+		flags, conn, err = receive(ctx, &out)
+		if err != nil {
+			err = Dispatch_Error(err)
+			return
+		}
+		operationId_out_ = out.OperationId
+		progress_out_ = out.Progress
+		images_out_ = out.Images
+		return
+	}, nil
+}
+
+// Makes an image of a root file system, a tar archive that may be compressed, as `podman import` does.
+type Import_methods struct{}
+
+func Import() Import_methods { return Import_methods{} }
+
+func (m Import_methods) Call(ctx context.Context, c *varlink.Connection, fileDescriptor_in_ *int64, path_in_ *string, name_in_ *string, changes_in_ *[]string, message_in_ *string, os_in_ *string, architecture_in_ *string, variant_in_ *string, maxBytes_in_ *int64) (operationId_out_ string, progress_out_ *CopyProgress, image_out_ *LoadedImage, err_ error) {
+	receive, err_ := m.Send(ctx, c, 0, fileDescriptor_in_, path_in_, name_in_, changes_in_, message_in_, os_in_, architecture_in_, variant_in_, maxBytes_in_)
+	if err_ != nil {
+		return
+	}
+	operationId_out_, progress_out_, image_out_, _, err_ = receive(ctx)
+	return
+}
+
+func (m Import_methods) Send(ctx context.Context, c *varlink.Connection, flags uint64, fileDescriptor_in_ *int64, path_in_ *string, name_in_ *string, changes_in_ *[]string, message_in_ *string, os_in_ *string, architecture_in_ *string, variant_in_ *string, maxBytes_in_ *int64) (func(ctx context.Context) (string, *CopyProgress, *LoadedImage, uint64, error), error) {
+	var in struct {
+		FileDescriptor *int64    `json:"fileDescriptor,omitempty"`
+		Path           *string   `json:"path,omitempty"`
+		Name           *string   `json:"name,omitempty"`
+		Changes        *[]string `json:"changes,omitempty"`
+		Message        *string   `json:"message,omitempty"`
+		Os             *string   `json:"os,omitempty"`
+		Architecture   *string   `json:"architecture,omitempty"`
+		Variant        *string   `json:"variant,omitempty"`
+		MaxBytes       *int64    `json:"maxBytes,omitempty"`
+	}
+	in.FileDescriptor = fileDescriptor_in_
+	in.Path = path_in_
+	in.Name = name_in_
+	in.Changes = changes_in_
+	in.Message = message_in_
+	in.Os = os_in_
+	in.Architecture = architecture_in_
+	in.Variant = variant_in_
+	in.MaxBytes = maxBytes_in_
+	receive, err := c.Send(ctx, "io.unmoor.Removal.Import", in, flags)
+	if err != nil {
+		return nil, err
+	}
+	return func(context.Context) (operationId_out_ string, progress_out_ *CopyProgress, image_out_ *LoadedImage, flags uint64, err error) {
+		var out struct {
+			OperationId string        `json:"operationId"`
+			Progress    *CopyProgress `json:"progress,omitempty"`
+			Image       *LoadedImage  `json:"image,omitempty"`
+		}
+		flags, err = receive(ctx, &out)
+		if err != nil {
+			err = Dispatch_Error(err)
+			return
+		}
+		operationId_out_ = out.OperationId
+		progress_out_ = out.Progress
+		image_out_ = out.Image
+		return
+	}, nil
+}
+
+func (m Import_methods) Upgrade(ctx context.Context, c *varlink.Connection, fileDescriptor_in_ *int64, path_in_ *string, name_in_ *string, changes_in_ *[]string, message_in_ *string, os_in_ *string, architecture_in_ *string, variant_in_ *string, maxBytes_in_ *int64) (func(ctx context.Context) (operationId_out_ string, progress_out_ *CopyProgress, image_out_ *LoadedImage, flags uint64, conn varlink.ReadWriterContext, err_ error), error) {
+	var in struct {
+		FileDescriptor *int64    `json:"fileDescriptor,omitempty"`
+		Path           *string   `json:"path,omitempty"`
+		Name           *string   `json:"name,omitempty"`
+		Changes        *[]string `json:"changes,omitempty"`
+		Message        *string   `json:"message,omitempty"`
+		Os             *string   `json:"os,omitempty"`
+		Architecture   *string   `json:"architecture,omitempty"`
+		Variant        *string   `json:"variant,omitempty"`
+		MaxBytes       *int64    `json:"maxBytes,omitempty"`
+	}
+	in.FileDescriptor = fileDescriptor_in_
+	in.Path = path_in_
+	in.Name = name_in_
+	in.Changes = changes_in_
+	in.Message = message_in_
+	in.Os = os_in_
+	in.Architecture = architecture_in_
+	in.Variant = variant_in_
+	in.MaxBytes = maxBytes_in_
+	receive, err := c.Upgrade(ctx, "io.unmoor.Removal.Import", in)
+	if err != nil {
+		return nil, err
+	}
+	return func(context.Context) (operationId_out_ string, progress_out_ *CopyProgress, image_out_ *LoadedImage, flags uint64, conn varlink.ReadWriterContext, err error) {
+		var out struct {
+			OperationId string        `json:"operationId"`
+			Progress    *CopyProgress `json:"progress,omitempty"`
+			Image       *LoadedImage  `json:"image,omitempty"`
+		}
+		flags, conn, err = receive(ctx, &out)
+		if err != nil {
+			err = Dispatch_Error(err)
+			return
+		}
+		operationId_out_ = out.OperationId
+		progress_out_ = out.Progress
+		image_out_ = out.Image
+		return
+	}, nil
+}
+
 type ListPlugins_methods struct{}
 
 func ListPlugins() ListPlugins_methods { return ListPlugins_methods{} }
@@ -1670,6 +1941,8 @@ type iounmoorremovalInterface interface {
 	Examine(ctx context.Context, c VarlinkCall, names_ *[]string, settledMs_ *int64) error
 	Repair(ctx context.Context, c VarlinkCall, names_ *[]string, settledMs_ *int64, gracePeriodMs_ *int64) error
 	Build(ctx context.Context, c VarlinkCall, build_ BuildRequest) error
+	Load(ctx context.Context, c VarlinkCall, fileDescriptor_ *int64, path_ *string, name_ *string, maxBytes_ *int64) error
+	Import(ctx context.Context, c VarlinkCall, fileDescriptor_ *int64, path_ *string, name_ *string, changes_ *[]string, message_ *string, os_ *string, architecture_ *string, variant_ *string, maxBytes_ *int64) error
 	ListPlugins(ctx context.Context, c VarlinkCall) error
 	RegisterPlugin(ctx context.Context, c VarlinkCall, address_ string) error
 	UnregisterPlugin(ctx context.Context, c VarlinkCall, name_ string) error
@@ -1735,6 +2008,29 @@ func (c *VarlinkCall) ReplyStoreUnavailable(ctx context.Context, reason_ string)
 	var out StoreUnavailable
 	out.Reason = reason_
 	return c.ReplyError(ctx, "io.unmoor.Removal.StoreUnavailable", &out)
+}
+
+// The archive would do harm; nothing of it is in the store
+func (c *VarlinkCall) ReplyArchiveRefused(ctx context.Context, reason_ string) error {
+	var out ArchiveRefused
+	out.Reason = reason_
+	return c.ReplyError(ctx, "io.unmoor.Removal.ArchiveRefused", &out)
+}
+
+// The archive is in none of the formats that are known
+func (c *VarlinkCall) ReplyFormatUnknown(ctx context.Context, source_ string, trials_ []FormatTrial) error {
+	var out FormatUnknown
+	out.Source = source_
+	out.Trials = []FormatTrial(trials_)
+	return c.ReplyError(ctx, "io.unmoor.Removal.FormatUnknown", &out)
+}
+
+// Some images of an archive are in the store, and the rest are not
+func (c *VarlinkCall) ReplyLoadIncomplete(ctx context.Context, images_ []LoadedImage, reason_ string) error {
+	var out LoadIncomplete
+	out.Images = []LoadedImage(images_)
+	out.Reason = reason_
+	return c.ReplyError(ctx, "io.unmoor.Removal.LoadIncomplete", &out)
 }
 
 // An operation that could not even begin, or be planned; nothing was changed
@@ -1916,6 +2212,30 @@ func (c *VarlinkCall) ReplyBuild(ctx context.Context, operationId_ string, lines
 	return c.Reply(ctx, &out)
 }
 
+func (c *VarlinkCall) ReplyLoad(ctx context.Context, operationId_ string, progress_ *CopyProgress, images_ *[]LoadedImage) error {
+	var out struct {
+		OperationId string         `json:"operationId"`
+		Progress    *CopyProgress  `json:"progress,omitempty"`
+		Images      *[]LoadedImage `json:"images,omitempty"`
+	}
+	out.OperationId = operationId_
+	out.Progress = progress_
+	out.Images = images_
+	return c.Reply(ctx, &out)
+}
+
+func (c *VarlinkCall) ReplyImport(ctx context.Context, operationId_ string, progress_ *CopyProgress, image_ *LoadedImage) error {
+	var out struct {
+		OperationId string        `json:"operationId"`
+		Progress    *CopyProgress `json:"progress,omitempty"`
+		Image       *LoadedImage  `json:"image,omitempty"`
+	}
+	out.OperationId = operationId_
+	out.Progress = progress_
+	out.Image = image_
+	return c.Reply(ctx, &out)
+}
+
 func (c *VarlinkCall) ReplyListPlugins(ctx context.Context, plugins_ []Plugin) error {
 	var out struct {
 		Plugins []Plugin `json:"plugins"`
@@ -2018,6 +2338,19 @@ func (s *VarlinkInterface) Repair(ctx context.Context, c VarlinkCall, names_ *[]
 // service runs as, since a build can read and run anything in that user's name.
 func (s *VarlinkInterface) Build(ctx context.Context, c VarlinkCall, build_ BuildRequest) error {
 	return c.ReplyMethodNotImplemented(ctx, "io.unmoor.Removal.Build")
+}
+
+// Puts the images of an archive into the store: a Docker archive, an OCI archive, an OCI layout or a
+// directory of containers/image's; archives may be compressed. Names are those that `podman load` gives.
+// With more: replies that carry progress, of which some may be left out, then the final one with the
+// images. What does not succeed, or whose caller goes away, leaves nothing but images that were complete.
+func (s *VarlinkInterface) Load(ctx context.Context, c VarlinkCall, fileDescriptor_ *int64, path_ *string, name_ *string, maxBytes_ *int64) error {
+	return c.ReplyMethodNotImplemented(ctx, "io.unmoor.Removal.Load")
+}
+
+// Makes an image of a root file system, a tar archive that may be compressed, as `podman import` does.
+func (s *VarlinkInterface) Import(ctx context.Context, c VarlinkCall, fileDescriptor_ *int64, path_ *string, name_ *string, changes_ *[]string, message_ *string, os_ *string, architecture_ *string, variant_ *string, maxBytes_ *int64) error {
+	return c.ReplyMethodNotImplemented(ctx, "io.unmoor.Removal.Import")
 }
 
 func (s *VarlinkInterface) ListPlugins(ctx context.Context, c VarlinkCall) error {
@@ -2166,6 +2499,37 @@ func (s *VarlinkInterface) VarlinkDispatch(ctx context.Context, call varlink.Cal
 			return call.ReplyInvalidParameter(ctx, "parameters")
 		}
 		return s.iounmoorremovalInterface.Build(ctx, VarlinkCall{call}, in.Build)
+
+	case "Load":
+		var in struct {
+			FileDescriptor *int64  `json:"fileDescriptor,omitempty"`
+			Path           *string `json:"path,omitempty"`
+			Name           *string `json:"name,omitempty"`
+			MaxBytes       *int64  `json:"maxBytes,omitempty"`
+		}
+		err := call.GetParameters(&in)
+		if err != nil {
+			return call.ReplyInvalidParameter(ctx, "parameters")
+		}
+		return s.iounmoorremovalInterface.Load(ctx, VarlinkCall{call}, in.FileDescriptor, in.Path, in.Name, in.MaxBytes)
+
+	case "Import":
+		var in struct {
+			FileDescriptor *int64    `json:"fileDescriptor,omitempty"`
+			Path           *string   `json:"path,omitempty"`
+			Name           *string   `json:"name,omitempty"`
+			Changes        *[]string `json:"changes,omitempty"`
+			Message        *string   `json:"message,omitempty"`
+			Os             *string   `json:"os,omitempty"`
+			Architecture   *string   `json:"architecture,omitempty"`
+			Variant        *string   `json:"variant,omitempty"`
+			MaxBytes       *int64    `json:"maxBytes,omitempty"`
+		}
+		err := call.GetParameters(&in)
+		if err != nil {
+			return call.ReplyInvalidParameter(ctx, "parameters")
+		}
+		return s.iounmoorremovalInterface.Import(ctx, VarlinkCall{call}, in.FileDescriptor, in.Path, in.Name, in.Changes, in.Message, in.Os, in.Architecture, in.Variant, in.MaxBytes)
 
 	case "ListPlugins":
 		return s.iounmoorremovalInterface.ListPlugins(ctx, VarlinkCall{call})
@@ -2451,7 +2815,7 @@ type Progress (
 # One thing that is wrong in the store or with what runs on it.
 type Finding (
   # wreck, lost_storage, lost_record, lost_layer, stray_mount, stray_directory, unreferenced_layer,
-  # stale_mount_count, interrupted_deletion
+  # stale_mount_count, interrupted_deletion, interrupted_load
   damage: string,
   # As far as each applies
   container: ?string,
@@ -2503,7 +2867,7 @@ type Event (
   sequence: int,
   time: string,
   # action_started, action_finished, action_failed, plugin_changed, image_removed, image_untagged,
-  # container_removed, image_built
+  # container_removed, image_built, image_loaded, image_imported
   type: string,
   operationId: ?string,
   # Who asked
@@ -2545,6 +2909,30 @@ type BuildRequest (
   isolation: ?string,
   # Leave the engine's progress out
   quiet: ?bool
+)
+
+# How far the copying of one part of an image has come.
+type CopyProgress (
+  # A layer or a configuration
+  digest: string,
+  copied: int,
+  size: ?int,
+  # It is there; skipped: the store had it
+  done: bool,
+  skipped: bool
+)
+
+type LoadedImage (
+  id: string,
+  # Those that the archive gives it, and the one that was asked for
+  names: []string
+)
+
+# One format that was tried, and why that failed.
+type FormatTrial (
+  # oci, oci-archive, docker-archive, dir
+  format: string,
+  reason: string
 )
 
 # The store that is served.
@@ -2650,6 +3038,37 @@ method Build(build: BuildRequest) -> (
   imageId: ?string,
   names: ?[]string
 )
+# Puts the images of an archive into the store: a Docker archive, an OCI archive, an OCI layout or a
+# directory of containers/image's; archives may be compressed. Names are those that ` + "`" + `podman load` + "`" + ` gives.
+# With more: replies that carry progress, of which some may be left out, then the final one with the
+# images. What does not succeed, or whose caller goes away, leaves nothing but images that were complete.
+method Load(
+  # One of the two: which of the descriptors that came with the call, 0 for the first; or a path, from
+  # root and the service's own user alone
+  fileDescriptor: ?int,
+  path: ?string,
+  # One more name, for the only image
+  name: ?string,
+  # What a descriptor may give at most; absent: what there is room for
+  maxBytes: ?int
+) -> (operationId: string, progress: ?CopyProgress, images: ?[]LoadedImage)
+
+# Makes an image of a root file system, a tar archive that may be compressed, as ` + "`" + `podman import` + "`" + ` does.
+method Import(
+  fileDescriptor: ?int,
+  path: ?string,
+  name: ?string,
+  # Instructions of a Containerfile: CMD, ENTRYPOINT, ENV, EXPOSE, LABEL, ONBUILD, STOPSIGNAL, USER,
+  # VOLUME, WORKDIR
+  changes: ?[]string,
+  # For the image's history
+  message: ?string,
+  # Absent: the service's own
+  os: ?string,
+  architecture: ?string,
+  variant: ?string,
+  maxBytes: ?int
+) -> (operationId: string, progress: ?CopyProgress, image: ?LoadedImage)
 
 method ListPlugins() -> (plugins: []Plugin)
 
@@ -2692,6 +3111,15 @@ error Incomplete (operationId: string, done: []Action, failures: []Failure)
 error PlanStale (revision: string)
 
 error StoreUnavailable (reason: string)
+
+# The archive would do harm; nothing of it is in the store
+error ArchiveRefused (reason: string)
+
+# The archive is in none of the formats that are known
+error FormatUnknown (source: string, trials: []FormatTrial)
+
+# Some images of an archive are in the store, and the rest are not
+error LoadIncomplete (images: []LoadedImage, reason: string)
 
 # An operation that could not even begin, or be planned; nothing was changed
 error OperationFailed (reason: string)
