@@ -79,10 +79,12 @@ type Image struct {
 	// Parent is the image that this one was built on, by layers and history as Podman's image tree
 	// tells it; empty where the store has none.
 	Parent ImageID `json:"parent,omitempty"`
-	// Labels are those of the image's configuration, where the store was asked to read them.
-	// LabelsUnknown is whether that was tried in vain: then no label is known to be missing.
-	Labels        map[string]string `json:"labels,omitempty"`
-	LabelsUnknown bool              `json:"labelsUnknown,omitempty"`
+	// Stored is when its top layer came into the store; zero where it has none, or that is not known.
+	Stored time.Time `json:"stored"`
+	// Labels are those of the image's configuration. LabelsKnown is whether they were read: where they were
+	// not, no label is known to be missing.
+	Labels      map[string]string `json:"labels,omitempty"`
+	LabelsKnown bool              `json:"labelsKnown,omitempty"`
 	// Size is the bytes of all its layers, UniqueSize of those that no other image uses, both as
 	// recorded, uncompressed; -1 where the store does not know.
 	Size       int64 `json:"size"`

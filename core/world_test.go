@@ -67,7 +67,7 @@ func (w *world) engine() *Engine {
 }
 
 func (w *world) image(id string, names ...string) ImageID {
-	i := Image{ID: ImageID(id), Names: names, Layer: Layer{ID: LayerID("layer-" + id), Driver: "overlay"}, UniqueSize: 100}
+	i := Image{ID: ImageID(id), Names: names, Layer: Layer{ID: LayerID("layer-" + id), Driver: "overlay"}, UniqueSize: 100, LabelsKnown: true}
 	i.LayerSizes = map[LayerID]int64{i.Layer.ID: 100}
 	w.images = append(w.images, i)
 	return i.ID

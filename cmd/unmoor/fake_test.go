@@ -50,7 +50,7 @@ func id(digits string) string { return digits + strings.Repeat("0", 64-len(digit
 func (f *fake) image(digits string, names ...string) core.ImageID {
 	f.snapshot.Images = append(f.snapshot.Images, core.Image{
 		ID: core.ImageID(id(digits)), Names: names, Created: epoch, Digests: []string{"sha256:" + id("d1"+digits)},
-		Layer: core.Layer{ID: core.LayerID(id("1a" + digits)), Driver: "overlay"}, Size: 4_500_000, UniqueSize: 4_400_000,
+		Layer: core.Layer{ID: core.LayerID(id("1a" + digits)), Driver: "overlay"}, Size: 4_500_000, UniqueSize: 4_400_000, LabelsKnown: true,
 		LayerSizes: map[core.LayerID]int64{core.LayerID(id("1a" + digits)): 4_400_000},
 	})
 	return core.ImageID(id(digits))

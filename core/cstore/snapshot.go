@@ -113,6 +113,9 @@ func (s *Store) image(r *records, record *storage.Image) core.Image {
 		return image
 	}
 	image.Layer = s.layer(r.layers, record.TopLayer)
+	if top, ok := r.layers.byID[record.TopLayer]; ok {
+		image.Stored = top.Created
+	}
 	for _, mapped := range record.MappedTopLayers {
 		if layer, ok := r.layers.byID[mapped]; ok {
 			image.Layer.MountCount += layer.MountCount
