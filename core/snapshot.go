@@ -109,7 +109,10 @@ func (i Image) Dangling() bool { return len(i.Names) == 0 }
 
 // Snapshot is the store at one instant.
 type Snapshot struct {
-	Store      StoreInfo   `json:"store"`
+	Store StoreInfo `json:"store"`
+	// Changed is when a layer was made or deleted last, by the directories that hold them, before the rest
+	// was read; zero where that is not known. A container comes and goes with a layer.
+	Changed    time.Time   `json:"changed"`
 	Images     []Image     `json:"images"`
 	Containers []Container `json:"containers"`
 }

@@ -2,8 +2,10 @@ package cstore
 
 import (
 	"context"
+	"os"
 	"path/filepath"
 	"slices"
+	"time"
 
 	"github.com/containers/storage"
 
@@ -17,11 +19,32 @@ const volatileFlag = "Volatile"
 // beyond its record, such as a damaged configuration, is left out: it has then no parent, or is no
 // list; and its labels are unknown, where they are asked for. What is there and cannot be read is an error.
 func (s *Store) Snapshot(ctx context.Context) (*core.Snapshot, error) {
+	changed := s.changed()
 	records, err := s.read(ctx)
 	if err != nil {
 		return nil, err
 	}
-	return s.snapshot(ctx, records)
+	snapshot, err := s.snapshot(ctx, records)
+	if err != nil {
+		return nil, err
+	}
+	snapshot.Changed = changed
+	return snapshot, nil
+}
+
+// changed is when one of the directories that hold the layers was changed last; zero where one cannot be
+// looked at.
+func (s *Store) changed() (last time.Time) {
+	for _, home := range s.homes {
+		info, err := os.Stat(home)
+		if err != nil {
+			return time.Time{}
+		}
+		if info.ModTime().After(last) {
+			last = info.ModTime()
+		}
+	}
+	return last
 }
 
 func (s *Store) snapshot(ctx context.Context, r *records) (_ *core.Snapshot, err error) {
