@@ -89,7 +89,7 @@ type Image struct {
 	// recorded, uncompressed; -1 where the store does not know.
 	Size       int64 `json:"size"`
 	UniqueSize int64 `json:"uniqueSize"`
-	// LayerSizes are the bytes of each of its layers, likewise.
+	// LayerSizes are the bytes of each of its layers, likewise, copies for other ID mappings included.
 	LayerSizes map[LayerID]int64 `json:"-"`
 }
 
@@ -115,6 +115,17 @@ type Snapshot struct {
 	Changed    time.Time   `json:"changed"`
 	Images     []Image     `json:"images"`
 	Containers []Container `json:"containers"`
+	// Layers are all layers, containers' among them.
+	Layers []StoredLayer `json:"-"`
+}
+
+// StoredLayer is the record of a layer.
+type StoredLayer struct {
+	ID LayerID
+	// Bytes are as recorded, uncompressed; -1 where the store does not know, as of a container's.
+	Bytes int64
+	// ReadOnly is whether it lies in an additional store.
+	ReadOnly bool
 }
 
 // Image finds an image by its full ID.

@@ -2,6 +2,7 @@ package cstore
 
 import (
 	"context"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -54,6 +55,10 @@ func (s *Store) snapshot(ctx context.Context, r *records) (_ *core.Snapshot, err
 	}
 	if snapshot.Images, err = s.images(ctx, r); err != nil {
 		return nil, err
+	}
+	for _, id := range slices.Sorted(maps.Keys(r.layers.byID)) {
+		layer := r.layers.byID[id]
+		snapshot.Layers = append(snapshot.Layers, core.StoredLayer{ID: core.LayerID(id), Bytes: recordedSize(layer), ReadOnly: layer.ReadOnly})
 	}
 	return snapshot, nil
 }
