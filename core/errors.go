@@ -37,6 +37,16 @@ func (e *AmbiguousError) Error() string {
 	return fmt.Sprintf("%q is ambiguous: %s", e.Reference, strings.Join(e.Candidates, ", "))
 }
 
+// StaleError says that a request's plan is not the one that was meant, by the revisions of both. It wraps
+// ErrPlanStale.
+type StaleError struct{ Wanted, Now string }
+
+func (e *StaleError) Error() string {
+	return fmt.Sprintf("revision %.12s was asked for, and it is %.12s now: %v", e.Wanted, e.Now, ErrPlanStale)
+}
+
+func (e *StaleError) Unwrap() error { return ErrPlanStale }
+
 // BusyError says that a container, or an image itself, is in use, or that its use could not be ruled
 // out, with the evidence. It wraps ErrStillInUse.
 type BusyError struct {

@@ -24,7 +24,7 @@ func (e *Engine) Survey(ctx context.Context, snapshot *Snapshot, containers []Co
 	return holders, nil
 }
 
-// Plan gathers the facts and decides. It changes nothing. ErrPlanStale where the request is for a
+// Plan gathers the facts and decides. It changes nothing. *StaleError where the request is for a
 // revision that the plan does not have any more.
 func (e *Engine) Plan(ctx context.Context, request Request) (*Plan, error) {
 	facts, err := e.facts(ctx, func(*Snapshot) Request { return request })
@@ -72,7 +72,7 @@ func everything(snapshot *Snapshot) Request {
 func decide(facts Facts, request Request) (*Plan, error) {
 	plan := Decide(facts, request)
 	if request.Revision != "" && request.Revision != plan.Revision {
-		return nil, fmt.Errorf("revision %.12s was asked for, and it is %.12s now: %w", request.Revision, plan.Revision, ErrPlanStale)
+		return nil, &StaleError{Wanted: request.Revision, Now: plan.Revision}
 	}
 	return plan, nil
 }

@@ -9,11 +9,14 @@ import (
 	"log/slog"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/unmoor/unmoor/core"
+	"github.com/unmoor/unmoor/internal/client"
 	"github.com/unmoor/unmoor/internal/config"
+	"github.com/unmoor/unmoor/internal/service"
 )
 
 // machine is a store with all that is asked about it.
@@ -29,6 +32,9 @@ type app struct {
 	out  *output
 	err  io.Writer
 	open func(ctx context.Context, c config.Config) (*machine, error)
+	// socket is where the daemon of this user's store listens, dialing how it is connected to.
+	socket  string
+	dialing client.Options
 	// step is told of each step of a removal, where the failpoints are compiled in.
 	step func(string)
 
@@ -48,17 +54,23 @@ type globalFlags struct {
 	options               []string
 	config                string
 	logLevel              string
+	// url is the address of a daemon; local is whether to do without one.
+	url   string
+	local bool
 }
 
 // program is the program with those of the flags that say which store is meant.
 func (g globalFlags) program(given func(flag string) bool) string {
 	words := []string{"unmoor"}
 	for _, f := range []struct{ name, value string }{
-		{"config", g.config}, {"root", g.root}, {"runroot", g.runRoot}, {"storage-driver", g.driver},
+		{"url", g.url}, {"config", g.config}, {"root", g.root}, {"runroot", g.runRoot}, {"storage-driver", g.driver},
 	} {
 		if given(f.name) {
 			words = append(words, "--"+f.name, quoted(f.value))
 		}
+	}
+	if g.local {
+		words = append(words, "--local")
 	}
 	for _, o := range g.options {
 		words = append(words, "--storage-opt", quoted(o))
@@ -123,6 +135,8 @@ images or containers, the highest.`,
 	flags.StringVar(&a.global.driver, "storage-driver", "", "the store's `driver`: overlay or vfs")
 	flags.StringArrayVar(&a.global.options, "storage-opt", nil, "an `option` of the storage driver; may be given several times")
 	flags.StringVar(&a.global.config, "config", "", "read the configuration from `file` (default "+config.DefaultPath+", or $UNMOOR_CONFIG)")
+	flags.StringVar(&a.global.url, "url", "", "ask the daemon at `address`: unix:…, ssh-unix:[user@]host:/path or exec:… (default $UNMOOR_URL, or else the system's where one answers)")
+	flags.BoolVar(&a.global.local, "local", false, "do without a daemon: work on the store in this process")
 	flags.StringVar(&a.global.logLevel, "log-level", "", "log `level`: debug, info, warn or error (default warn)")
 	root.AddCommand(a.rmiCommand(), a.rmCommand(), a.planCommand(), a.whyCommand(), a.psCommand(),
 		a.imagesCommand(), a.doctorCommand(), a.configCommand(), a.versionCommand())
@@ -186,15 +200,40 @@ func (a *app) logTo(level config.Level) {
 	slog.SetDefault(slog.New(slog.NewTextHandler(a.err, &slog.HandlerOptions{Level: l})))
 }
 
-// withMachine configures, opens the store and runs a verb on it.
-func (a *app) withMachine(cmd *cobra.Command, run func(ctx context.Context, m *machine) error) error {
+// backend answers what the verbs ask: service.Local in this process, client.Client through a daemon.
+type backend interface {
+	Store(ctx context.Context) (core.StoreInfo, error)
+	Images(ctx context.Context, reference string, each func(service.Image) error) error
+	Containers(ctx context.Context, q service.ContainerQuery, each func(service.Container) error) error
+	ContainerNames(ctx context.Context) ([]string, error)
+	Plan(ctx context.Context, r service.Request) (*service.Outcome, error)
+	Remove(ctx context.Context, r service.Request, progress func(core.Progress)) (*service.Outcome, error)
+	Explain(ctx context.Context, reference string) (*service.Explanation, error)
+	Examine(ctx context.Context, r service.ExamineRequest) (*service.Examination, error)
+}
+
+var (
+	_ backend = (*service.Local)(nil)
+	_ backend = (*client.Client)(nil)
+)
+
+// ask configures, and runs a verb.
+func (a *app) ask(cmd *cobra.Command, run func(ctx context.Context, b backend) error) error {
 	if err := a.configure(cmd); err != nil {
 		return err
+	}
+	ctx := cmd.Context()
+	c, err := a.connect(ctx, cmd)
+	if err != nil {
+		return err
+	}
+	if c != nil {
+		defer c.Close() //nolint:errcheck // The answer was read, or the error is known.
+		return run(ctx, c)
 	}
 	if err := checkStore(a.config.Store); err != nil {
 		return err
 	}
-	ctx := cmd.Context()
 	m, err := a.open(ctx, a.config)
 	if err != nil {
 		return err
@@ -203,5 +242,16 @@ func (a *app) withMachine(cmd *cobra.Command, run func(ctx context.Context, m *m
 	m.engine.Step = a.step
 	m.engine.Protection = core.Protection{Images: a.config.Protect.Images, Containers: a.config.Protect.Containers,
 		Labels: a.config.Protect.Labels, File: a.configFile}
-	return run(ctx, m)
+	return run(ctx, &service.Local{Engine: m.engine, Doctor: m.doctor, Grace: time.Duration(a.config.Removal.GracePeriod)})
+}
+
+// grace is how long a container has to end; negative where only the daemon knows.
+func grace(b backend, asked *time.Duration) time.Duration {
+	if asked != nil {
+		return *asked
+	}
+	if local, ok := b.(*service.Local); ok {
+		return local.Grace
+	}
+	return -1
 }

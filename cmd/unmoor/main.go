@@ -33,7 +33,7 @@ func run() int {
 	// middle of a removal. (To ignore the signal would be inherited by the engines.)
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 
-	a := &app{out: newOutput(os.Stdout), err: os.Stderr, step: failpoint()}
+	a := &app{out: newOutput(os.Stdout), err: os.Stderr, step: failpoint(), socket: defaultSocket()}
 	a.open = func(ctx context.Context, c config.Config) (*machine, error) { return openMachine(ctx, c, a.step) }
 	return a.run(ctx, os.Args[1:])
 }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"slices"
 	"strings"
 	"testing"
 
@@ -102,21 +101,6 @@ func TestBadInput(t *testing.T) {
 				t.Errorf("%d changes were made", f.changes)
 			}
 		})
-	}
-}
-
-func TestChildrenFirst(t *testing.T) {
-	list := core.Image{ID: "list", Instances: []core.ImageID{"child"}}
-	base, middle := core.Image{ID: "base"}, core.Image{ID: "middle", Parent: "base"}
-	child, round := core.Image{ID: "child", Parent: "middle"}, core.Image{ID: "round", Parent: "round"}
-	var got []string
-	for _, i := range childrenFirst([]core.Image{base, middle, child, round, list}) {
-		got = append(got, string(i.ID))
-	}
-	for _, pair := range [][2]string{{"list", "child"}, {"child", "middle"}, {"middle", "base"}} {
-		if slices.Index(got, pair[0]) > slices.Index(got, pair[1]) {
-			t.Errorf("%s after %s: %v", pair[0], pair[1], got)
-		}
 	}
 }
 

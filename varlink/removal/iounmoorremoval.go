@@ -115,7 +115,8 @@ type Action struct {
 }
 
 // What is to be removed. Names are as engines take them: an ID, a unique prefix of one, or a name; an
-// image's with or without tag or digest.
+// image's with or without tag or digest. All images, or all containers, leave no name to be given beside
+// them.
 type Targets struct {
 	Images        *[]string `json:"images,omitempty"`
 	Containers    *[]string `json:"containers,omitempty"`
@@ -135,14 +136,6 @@ type Removal struct {
 	Notes     []string  `json:"notes"`
 }
 
-// A reference that means nothing, or too much.
-type Refusal struct {
-	Reference  string    `json:"reference"`
-	Error      string    `json:"error"`
-	Message    string    `json:"message"`
-	Candidates *[]string `json:"candidates,omitempty"`
-}
-
 // What is in use, seen after the plan was made.
 type Busy struct {
 	Container *string    `json:"container,omitempty"`
@@ -153,18 +146,29 @@ type Busy struct {
 	Advice    *string    `json:"advice,omitempty"`
 }
 
+// What went wrong.
+type Problem struct {
+	Reason     string    `json:"reason"`
+	Message    string    `json:"message"`
+	Candidates *[]string `json:"candidates,omitempty"`
+	Busy       *Busy     `json:"busy,omitempty"`
+}
+
+// A reference that means nothing, too much, or nothing that could be found out.
+type Refusal struct {
+	Reference string  `json:"reference"`
+	Problem   Problem `json:"problem"`
+}
+
 // An action that did not succeed.
 type Failure struct {
-	Action  Action `json:"action"`
-	Reason  string `json:"reason"`
-	Message string `json:"message"`
-	Busy    *Busy  `json:"busy,omitempty"`
+	Action  Action  `json:"action"`
+	Problem Problem `json:"problem"`
 }
 
 // What became of one removal. It happened whole where there is neither a failure nor a blocker; where
 // nothing is done, nothing was changed.
 type Result struct {
-	Removal        Removal   `json:"removal"`
 	Done           []Action  `json:"done"`
 	Failures       []Failure `json:"failures"`
 	Blockers       []Blocker `json:"blockers"`
@@ -190,7 +194,7 @@ type Outcome struct {
 	Results   []Result     `json:"results"`
 	Refusals  []Refusal    `json:"refusals"`
 	Completed []Completion `json:"completed"`
-	Problems  []string     `json:"problems"`
+	Problems  []Problem    `json:"problems"`
 }
 
 type Progress struct {
@@ -216,13 +220,13 @@ type Finding struct {
 	Dead      bool       `json:"dead"`
 	Advice    *string    `json:"advice,omitempty"`
 	Repaired  bool       `json:"repaired"`
-	Error     *string    `json:"error,omitempty"`
+	Problem   *Problem   `json:"problem,omitempty"`
 }
 
 // An engine that did not say what it has.
 type Silence struct {
-	Plugin string `json:"plugin"`
-	Reason string `json:"reason"`
+	Plugin  string  `json:"plugin"`
+	Problem Problem `json:"problem"`
 }
 
 type Plugin struct {
@@ -319,6 +323,7 @@ func (e Incomplete) Error() string {
 }
 
 // Nothing was changed
+// Nothing was changed; the revision is the one that the plan has now
 type PlanStale struct {
 	Revision string `json:"revision"`
 }
@@ -372,7 +377,7 @@ func (e PluginRefused) Error() string {
 	return s
 }
 
-// What was asked for is no longer kept
+// What was asked for is no longer kept; the oldest event that is
 type EventsLost struct {
 	OldestSequence int64 `json:"oldestSequence"`
 }
@@ -1457,7 +1462,8 @@ func (m UnregisterPlugin_methods) Upgrade(ctx context.Context, c *varlink.Connec
 	}, nil
 }
 
-// Needs more. The first reply is ready; then a reply an event, and a heartbeat every 30 s.
+// Needs more. First a reply for each event of the past that was asked for, then ready; from then on a
+// reply an event, and a heartbeat every 30 s.
 type Monitor_methods struct{}
 
 func Monitor() Monitor_methods { return Monitor_methods{} }
@@ -1593,6 +1599,7 @@ func (c *VarlinkCall) ReplyIncomplete(ctx context.Context, operationId_ string, 
 }
 
 // Nothing was changed
+// Nothing was changed; the revision is the one that the plan has now
 func (c *VarlinkCall) ReplyPlanStale(ctx context.Context, revision_ string) error {
 	var out PlanStale
 	out.Revision = revision_
@@ -1626,7 +1633,7 @@ func (c *VarlinkCall) ReplyPluginRefused(ctx context.Context, address_ string, r
 	return c.ReplyError(ctx, "io.unmoor.Removal.PluginRefused", &out)
 }
 
-// What was asked for is no longer kept
+// What was asked for is no longer kept; the oldest event that is
 func (c *VarlinkCall) ReplyEventsLost(ctx context.Context, oldestSequence_ int64) error {
 	var out EventsLost
 	out.OldestSequence = oldestSequence_
@@ -1870,7 +1877,8 @@ func (s *VarlinkInterface) UnregisterPlugin(ctx context.Context, c VarlinkCall, 
 	return c.ReplyMethodNotImplemented(ctx, "io.unmoor.Removal.UnregisterPlugin")
 }
 
-// Needs more. The first reply is ready; then a reply an event, and a heartbeat every 30 s.
+// Needs more. First a reply for each event of the past that was asked for, then ready; from then on a
+// reply an event, and a heartbeat every 30 s.
 func (s *VarlinkInterface) Monitor(ctx context.Context, c VarlinkCall, afterSequence_ *int64) error {
 	return c.ReplyMethodNotImplemented(ctx, "io.unmoor.Removal.Monitor")
 }
@@ -2176,7 +2184,8 @@ type Action (
 )
 
 # What is to be removed. Names are as engines take them: an ID, a unique prefix of one, or a name; an
-# image's with or without tag or digest.
+# image's with or without tag or digest. All images, or all containers, leave no name to be given beside
+# them.
 type Targets (
   images: ?[]string,
   containers: ?[]string,
@@ -2201,15 +2210,6 @@ type Removal (
   notes: []string
 )
 
-# A reference that means nothing, or too much.
-type Refusal (
-  reference: string,
-  # ImageNotFound, ContainerNotFound, AmbiguousReference, InvalidReference
-  error: string,
-  message: string,
-  candidates: ?[]string
-)
-
 # What is in use, seen after the plan was made.
 type Busy (
   container: ?string,
@@ -2220,19 +2220,27 @@ type Busy (
   advice: ?string
 )
 
-# An action that did not succeed.
-type Failure (
-  action: Action,
-  # busy, still_in_use, image_in_use, stale, canceled, not_found, read_only, failed
+# What went wrong.
+type Problem (
+  # image_not_found, container_not_found, ambiguous, busy, still_in_use, image_in_use, stale, canceled,
+  # read_only, store_unavailable, permission, failed
   reason: string,
+  # For people, one clause or several lines
   message: string,
+  # What an ambiguous reference could mean
+  candidates: ?[]string,
   busy: ?Busy
 )
+
+# A reference that means nothing, too much, or nothing that could be found out.
+type Refusal (reference: string, problem: Problem)
+
+# An action that did not succeed.
+type Failure (action: Action, problem: Problem)
 
 # What became of one removal. It happened whole where there is neither a failure nor a blocker; where
 # nothing is done, nothing was changed.
 type Result (
-  removal: Removal,
   # In the order in which they ended
   done: []Action,
   failures: []Failure,
@@ -2246,7 +2254,7 @@ type Result (
 type Completion (image: string, names: []string)
 
 type RemovalPlan (
-  # 64 hexadecimal digits; holds until the store, an owner, an answer about use or what is protected
+  # 64 hexadecimal digits, or empty where every target was refused; holds until the store, an owner, an answer about use or what is protected
   # changes
   revision: string,
   force: Force,
@@ -2256,12 +2264,12 @@ type RemovalPlan (
 
 type Outcome (
   plan: RemovalPlan,
-  # One a removal of the plan
+  # One a removal of the plan, in its order
   results: []Result,
   refusals: []Refusal,
   completed: []Completion,
-  # What went wrong beside the removals: a clause each
-  problems: []string
+  # What went wrong beside the removals
+  problems: []Problem
 )
 
 type Progress (
@@ -2292,12 +2300,12 @@ type Finding (
   dead: bool,
   advice: ?string,
   repaired: bool,
-  # Why it was not repaired
-  error: ?string
+  # Why it was not repaired, or why that is not certain
+  problem: ?Problem
 )
 
 # An engine that did not say what it has.
-type Silence (plugin: string, reason: string)
+type Silence (plugin: string, problem: Problem)
 
 type Plugin (
   name: string,
@@ -2436,9 +2444,10 @@ method RegisterPlugin(address: string) -> (plugin: Plugin)
 
 method UnregisterPlugin(name: string) -> ()
 
-# Needs more. The first reply is ready; then a reply an event, and a heartbeat every 30 s.
+# Needs more. First a reply for each event of the past that was asked for, then ready; from then on a
+# reply an event, and a heartbeat every 30 s.
 method Monitor(
-  # Replay what came after this one; absent: nothing of the past
+  # Replay what came after this one; 0 is all that is kept; absent: nothing of the past
   afterSequence: ?int
 ) -> (ready: ?bool, heartbeat: ?bool, event: ?Event)
 
@@ -2457,6 +2466,7 @@ error Blocked (blockers: []Blocker)
 error Incomplete (operationId: string, done: []Action, failures: []Failure)
 
 # Nothing was changed
+# Nothing was changed; the revision is the one that the plan has now
 error PlanStale (revision: string)
 
 error StoreUnavailable (reason: string)
@@ -2469,7 +2479,7 @@ error PluginNotFound (name: string)
 # The plugin cannot be registered
 error PluginRefused (address: string, reason: string)
 
-# What was asked for is no longer kept
+# What was asked for is no longer kept; the oldest event that is
 error EventsLost (oldestSequence: int)
 `
 }

@@ -1,0 +1,2 @@
+// Package wire is the guard around github.com/varlink/go.
+package wire
