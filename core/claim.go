@@ -66,8 +66,11 @@ type ClaimHint struct {
 
 // Description is what a plugin says of itself.
 type Description struct {
-	// Name is the plugin's, such as podman; EngineVersion may be empty.
-	Name          string
+	// Name is the plugin's, such as crio.
+	Name string
+	// Engine is what the engine's users call it, such as CRI-O; empty is Name. EngineVersion may be
+	// empty.
+	Engine        string
 	EngineVersion string
 	Hints         []ClaimHint
 }

@@ -25,6 +25,9 @@ var (
 	ErrEngineAbsent = errors.New("the engine is not on this machine")
 	// ErrPlanStale: the store, an owner or an answer about use changed since the plan was made.
 	ErrPlanStale = errors.New("the plan no longer holds")
+	// ErrNotOwner: an engine was given a container to stop or remove that is not its own. It is
+	// ErrPlanStale, since one is given only what one has claimed.
+	ErrNotOwner = fmt.Errorf("another owner: %w", ErrPlanStale)
 )
 
 // AmbiguousError is a name or an ID prefix that fits several images or containers.

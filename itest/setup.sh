@@ -23,7 +23,7 @@ export DEBIAN_FRONTEND=noninteractive LC_ALL=C
 
 # The host's engines, what the scenes are built with, and a browser to look at pages with.
 host='podman buildah runc crun conmon skopeo containers-storage netavark fuse-overlayfs
-busybox-static catatonit debootstrap patchelf strace util-linux procps passwd uidmap chromium'
+busybox-static catatonit debootstrap patchelf strace util-linux procps passwd uidmap systemd python3 chromium'
 missing=
 for package in $host; do
 	status=$(dpkg-query -W -f '${db:Status-Abbrev}' "$package" 2>/dev/null || true)
@@ -47,7 +47,8 @@ if [ -n "${UNMOOR_NO_TRIXIE:-}" ]; then
 	say "UNMOOR_NO_TRIXIE is set: no second generation of engines"
 	exit 0
 fi
-if [ -x "$native/podman" ]; then
+sid=$cache/varlinkctl-sid
+if [ -x "$native/podman" ] && [ -x "$native/varlinkctl" ] && [ -x "$sid/varlinkctl" ]; then
 	exit 0
 fi
 mkdir -p "$cache"
@@ -56,12 +57,15 @@ flock 9
 # One that was interrupted lies under its temporary name, and is never used.
 rm -rf --one-file-system "$cache"/*.new.*
 
+# The host's own mirrors, as apt knows them: the repositories that call themselves Debian.
+mirrors() {
+	apt-get indextargets --format '$(ORIGIN)|$(LABEL)|$(REPO_URI)' 2>/dev/null |
+		awk -F'|' '$1 == "Debian" && $2 == "Debian" { print $3 }' | sort -u
+}
+
 root() {
 	[ ! -x "$trixie/usr/bin/podman" ] || return 0
-	# The host's own mirror, as apt knows it: the repository that calls itself Debian.
-	mirrors=$(apt-get indextargets --format '$(ORIGIN)|$(LABEL)|$(REPO_URI)' 2>/dev/null |
-		awk -F'|' '$1 == "Debian" && $2 == "Debian" { print $3 }' | sort -u)
-	for mirror in $mirrors ''; do
+	for mirror in $(mirrors) ''; do
 		new=$(mktemp -d "$cache/trixie.new.XXXXXX")
 		chmod 755 "$new"
 		say "debootstrap of trixie${mirror:+, from the mirror of this host}"
@@ -78,28 +82,60 @@ root() {
 	return 1
 }
 
-# The engines with the loader and the libraries of their own root, so that they run on this host as
-# any program: in a chroot, the containers' mount namespaces keep this host's root and all its mounts,
+# The engines, and varlinkctl, with the loader and the libraries of their own root, so that they run on this
+# host as any program: in a chroot, the containers' mount namespaces keep this host's root and all its mounts,
 # and in namespaces of their own Unmoor rightly does not trust what it sees.
 engines() {
+	[ ! -x "$native/podman" ] || [ ! -x "$native/varlinkctl" ] || return 0
 	new=$(mktemp -d "$cache/trixie-native.new.XXXXXX")
 	chmod 755 "$new"
 	set -- "$trixie"/usr/lib/*-linux-gnu*/libc.so.6
 	libraries=$(dirname "$1")
 	loader=$(patchelf --print-interpreter "$trixie/usr/bin/podman")
-	for program in bin/podman bin/buildah bin/conmon bin/crun sbin/runc bin/containers-storage lib/podman/netavark; do
+	for program in bin/podman bin/buildah bin/conmon bin/crun sbin/runc bin/containers-storage bin/varlinkctl \
+		lib/podman/netavark; do
 		cp "$trixie/usr/$program" "$new/" &&
-			patchelf --set-interpreter "$trixie$loader" --force-rpath --set-rpath "$libraries" "$new/${program##*/}" ||
+			patchelf --set-interpreter "$trixie$loader" --force-rpath --set-rpath "$libraries:$libraries/systemd" \
+				"$new/${program##*/}" ||
 			return 1
 	done
 	cp "$trixie/usr/bin/catatonit" "$new/" # static
-	"$new/podman" --version >/dev/null || return 1
+	"$new/podman" --version >/dev/null && "$new/varlinkctl" --version >/dev/null || return 1
 	rm -rf "$native"
 	mv "$new" "$native"
 	say "second generation of engines ready in $native"
 }
 
+# The newest varlinkctl that there is, which leaves out parameters where an older one writes {}. It runs
+# with this host's libraries and one of its own.
+newest_varlinkctl() {
+	[ ! -x "$sid/varlinkctl" ] || return 0
+	new=$(mktemp -d "$cache/varlinkctl-sid.new.XXXXXX")
+	chmod 755 "$new"
+	mkdir -p "$new/apt/lists/partial" "$new/apt/cache/archives/partial"
+	for mirror in $(mirrors); do
+		echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror sid main" >"$new/apt/sources.list"
+		set -- -q -o Dir::Etc::SourceList="$new/apt/sources.list" -o Dir::Etc::SourceParts=/dev/null \
+			-o Dir::State::Lists="$new/apt/lists" -o Dir::Cache="$new/apt/cache" -o Dir::State::Status=/dev/null \
+			-o APT::Sandbox::User=root
+		apt-get "$@" update >"$new/log" 2>&1 &&
+			(cd "$new" && apt-get "$@" download systemd libsystemd-shared >>log 2>&1) || continue
+		for deb in "$new"/*.deb; do
+			dpkg-deb -x "$deb" "$new/root" || return 1
+		done
+		cp "$new"/root/usr/bin/varlinkctl "$new"/root/usr/lib/*/systemd/libsystemd-shared-*.so "$new/" &&
+			patchelf --force-rpath --set-rpath "$sid" "$new/varlinkctl" &&
+			rm -rf "$new/root" "$new/apt" "$new/log" "$new"/*.deb && mv "$new" "$sid" &&
+			"$sid/varlinkctl" --version >/dev/null && return 0
+		rm -rf "$sid"
+		return 1
+	done
+	rm -rf "$new"
+	return 1
+}
+
 if ! root || ! engines; then
 	say "the second generation of engines is skipped"
 fi
+newest_varlinkctl || say "no varlinkctl of sid: the service is tested with the second generation's alone"
 exit 0

@@ -32,6 +32,8 @@ type app struct {
 	out  *output
 	err  io.Writer
 	open func(ctx context.Context, c config.Config) (*machine, error)
+	// plugins asks the plugins of this process who they are.
+	plugins func(ctx context.Context, c config.Config) ([]service.Plugin, error)
 	// socket is where the daemon of this user's store listens, dialing how it is connected to.
 	socket  string
 	dialing client.Options
@@ -139,7 +141,7 @@ images or containers, the highest.`,
 	flags.BoolVar(&a.global.local, "local", false, "do without a daemon: work on the store in this process")
 	flags.StringVar(&a.global.logLevel, "log-level", "", "log `level`: debug, info, warn or error (default warn)")
 	root.AddCommand(a.rmiCommand(), a.rmCommand(), a.planCommand(), a.whyCommand(), a.psCommand(),
-		a.imagesCommand(), a.doctorCommand(), a.configCommand(), a.versionCommand())
+		a.imagesCommand(), a.doctorCommand(), a.eventsCommand(), a.pluginsCommand(), a.configCommand(), a.versionCommand())
 	return root
 }
 
@@ -240,9 +242,13 @@ func (a *app) ask(cmd *cobra.Command, run func(ctx context.Context, b backend) e
 	}
 	defer m.close()
 	m.engine.Step = a.step
-	m.engine.Protection = core.Protection{Images: a.config.Protect.Images, Containers: a.config.Protect.Containers,
-		Labels: a.config.Protect.Labels, File: a.configFile}
+	m.engine.Protection = protection(a.config, a.configFile)
 	return run(ctx, &service.Local{Engine: m.engine, Doctor: m.doctor, Grace: time.Duration(a.config.Removal.GracePeriod)})
+}
+
+// protection is what the configuration of a file keeps.
+func protection(c config.Config, file string) core.Protection {
+	return core.Protection{Images: c.Protect.Images, Containers: c.Protect.Containers, Labels: c.Protect.Labels, File: file}
 }
 
 // grace is how long a container has to end; negative where only the daemon knows.

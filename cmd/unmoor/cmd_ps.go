@@ -14,9 +14,6 @@ import (
 
 	"github.com/unmoor/unmoor/core"
 	"github.com/unmoor/unmoor/internal/service"
-	"github.com/unmoor/unmoor/plugins/buildah"
-	"github.com/unmoor/unmoor/plugins/crio"
-	"github.com/unmoor/unmoor/plugins/podman"
 )
 
 func (a *app) psCommand() *cobra.Command {
@@ -90,7 +87,7 @@ func ancestors(ctx context.Context, b backend, values []string) (map[string]core
 
 var containerFilters = []filterKey{
 	{name: "id"}, {"name", expression},
-	{"owner", oneOf(podman.Name, buildah.Name, crio.Name, "none")},
+	{name: "owner"}, // a plugin, built in or not
 	{"use", oneOf("idle", "in_use", "in-use", "unknown")},
 	{"status", oneOf(string(core.StateCreated), string(core.StateRunning), string(core.StatePaused), string(core.StateStopped),
 		string(core.StateBuilding), string(core.StateRemoving), exited)},

@@ -259,13 +259,25 @@ type call struct {
 	code           int
 }
 
-// call runs a command line on the fake.
+// call runs a command line on the fake, in this process.
 func (f *fake) call(t *testing.T, args ...string) call {
 	t.Helper()
-	t.Setenv("UNMOOR_CONFIG", "")
+	return f.callDaemon(t, "", args...)
+}
+
+// callDaemon runs a command line on the fake, through the daemon that listens at the socket where there is
+// one.
+func (f *fake) callDaemon(t *testing.T, socket string, args ...string) call {
+	t.Helper()
+	for _, v := range append(storeVariables, "UNMOOR_URL") {
+		t.Setenv(v, "")
+	}
 	t.Setenv("TZ", "UTC")
 	var stdout, stderr bytes.Buffer
-	a := &app{out: newOutput(&stdout), err: &stderr, open: func(context.Context, config.Config) (*machine, error) {
+	a := &app{out: newOutput(&stdout), err: &stderr, socket: socket, open: func(context.Context, config.Config) (*machine, error) {
+		if socket != "" {
+			t.Error("the store was opened beside the daemon")
+		}
 		if f.openErr != nil {
 			return nil, f.openErr
 		}

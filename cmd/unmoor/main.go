@@ -7,16 +7,12 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
-	"time"
 
 	"github.com/unmoor/unmoor/core"
 	"github.com/unmoor/unmoor/core/cstore"
 	"github.com/unmoor/unmoor/core/kernel"
 	"github.com/unmoor/unmoor/hooks"
 	"github.com/unmoor/unmoor/internal/config"
-	"github.com/unmoor/unmoor/plugins/buildah"
-	"github.com/unmoor/unmoor/plugins/crio"
-	"github.com/unmoor/unmoor/plugins/podman"
 )
 
 func main() { os.Exit(run()) }
@@ -33,7 +29,7 @@ func run() int {
 	// middle of a removal. (To ignore the signal would be inherited by the engines.)
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 
-	a := &app{out: newOutput(os.Stdout), err: os.Stderr, step: failpoint(), socket: defaultSocket()}
+	a := &app{out: newOutput(os.Stdout), err: os.Stderr, step: failpoint(), socket: defaultSocket(), plugins: describePlugins}
 	a.open = func(ctx context.Context, c config.Config) (*machine, error) { return openMachine(ctx, c, a.step) }
 	return a.run(ctx, os.Args[1:])
 }
@@ -43,7 +39,11 @@ func openMachine(ctx context.Context, c config.Config, step func(string)) (*mach
 	if err := enterUserNamespace(c.Podman.Command); err != nil {
 		return nil, err
 	}
-	plugins, err := plugins(ctx, c)
+	entries, err := entries(ctx, c)
+	if err != nil {
+		return nil, err
+	}
+	plugins, err := hooks.New(entries, pluginOptions(c))
 	if err != nil {
 		return nil, err
 	}
@@ -69,46 +69,10 @@ func openMachine(ctx context.Context, c config.Config, step func(string)) (*mach
 		engine: engine,
 		doctor: &core.Doctor{Engine: engine, Store: store, Owners: plugins, Kernel: inspector},
 		close: func() {
+			plugins.Close()
 			if err := inspector.Close(); err != nil {
 				slog.Debug("close the view of processes and mounts", "error", err)
 			}
 		},
 	}, nil
-}
-
-// plugins are the engines that are asked.
-func plugins(ctx context.Context, c config.Config) (*hooks.Registry, error) {
-	var entries []hooks.Entry
-	if c.Podman.Enabled {
-		p, err := podman.New(podman.Options{Command: c.Podman.Command, Address: c.Podman.Address})
-		if err != nil {
-			return nil, err
-		}
-		entries = append(entries, entry(podman.Name, p, podman.Hints(), c.Podman.Plugin))
-	}
-	if c.Buildah.Enabled {
-		p := buildah.New(buildah.Options{})
-		d, err := p.Describe(ctx) // asks nobody
-		if err != nil {
-			return nil, err
-		}
-		entries = append(entries, entry(buildah.Name, p, d.Hints, c.Buildah.Plugin))
-	}
-	if c.CRIO.Enabled {
-		// Shorter than the deadline of the hooks, so that the plugin can say itself what is slow.
-		p, err := crio.New(crio.Options{Address: c.CRIO.Address, Timeout: time.Duration(c.CRIO.ClaimTimeout) * 2 / 3})
-		if err != nil {
-			return nil, err
-		}
-		entries = append(entries, entry(crio.Name, p, crio.Hints(), c.CRIO.Plugin))
-	}
-	return hooks.New(entries)
-}
-
-func entry(name string, p hooks.Plugin, hints []core.ClaimHint, c config.Plugin) hooks.Entry {
-	e := hooks.Entry{Plugin: p, Name: name, Hints: hints, Required: c.Required, ClaimTimeout: time.Duration(c.ClaimTimeout)}
-	if c.WhenUnavailable == config.Ignore {
-		e.WhenUnavailable = hooks.Ignore
-	}
-	return e
 }

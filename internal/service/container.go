@@ -2,7 +2,6 @@ package service
 
 import (
 	"context"
-	"slices"
 	"time"
 
 	"github.com/unmoor/unmoor/core"
@@ -104,7 +103,7 @@ func (l *Local) survey(ctx context.Context, snapshot *core.Snapshot, containers 
 			ImageID: c.ImageID, LayerID: c.LayerID, Created: c.Created,
 			Holding: held.Kind, Owners: append([]string{}, held.Owners...), State: held.Claim.State,
 			Use: h.Use, Reason: h.Reason, Group: held.Claim.Group, Mounts: c.Layer.MountCount,
-			Evidence: slices.Concat([]core.Evidence{}, held.Claim.Evidence, h.Observation.Evidence),
+			Evidence: append(append([]core.Evidence{}, held.Claim.Evidence...), h.Observation.Evidence...),
 		}
 		if held.Kind == core.Undetermined {
 			all[i].Advice = held.Advice

@@ -11,7 +11,8 @@ type Plugin struct {
 	Source          string `json:"source"`
 	Required        bool   `json:"required"`
 	WhenUnavailable string `json:"whenUnavailable"`
-	// Status is ready, engine_unavailable, unreachable, incompatible, quarantined or disabled.
+	// Status is ready, engine_unavailable, unreachable, incompatible, quarantined, refused or disabled, and
+	// in an event unregistered.
 	Status        string `json:"status"`
 	EngineVersion string `json:"engineVersion,omitempty"`
 	// ProtocolVersion is 0 where none was agreed upon.

@@ -21,7 +21,7 @@ import (
 	"github.com/unmoor/unmoor/internal/wire"
 )
 
-const models = 300
+const models = 100
 
 // random makes models.
 type random struct{ *rand.Rand }

@@ -54,5 +54,5 @@ func hints() []core.ClaimHint { return []core.ClaimHint{{File: stateFile}, {NoMe
 // Describe says how Buildah's containers look in a store. The version is left out, since no buildah
 // is asked.
 func (p *Plugin) Describe(context.Context) (core.Description, error) {
-	return core.Description{Name: Name, Hints: hints()}, nil
+	return core.Description{Name: Name, Engine: "Buildah", Hints: hints()}, nil
 }

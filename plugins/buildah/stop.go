@@ -103,7 +103,7 @@ func (w *stopping) settle(c core.Container, v verdict) (done bool, err error) {
 	case v.claim.Ownership != core.OwnershipMine && !w.first && !late:
 		return false, nil // its record goes before its directory does
 	case v.claim.Ownership != core.OwnershipMine:
-		return true, fmt.Errorf("stop what works in container %s: it is not Buildah's any more: %w", c.ID.Short(), core.ErrPlanStale)
+		return true, fmt.Errorf("stop what works in container %s: it is not Buildah's any more: %w", c.ID.Short(), core.ErrNotOwner)
 	case v.claim.Use == core.UseIdle:
 		return true, nil
 	case v.claim.Use == core.UseUnknown:

@@ -322,7 +322,6 @@ func (e Incomplete) Error() string {
 	return s
 }
 
-// Nothing was changed
 // Nothing was changed; the revision is the one that the plan has now
 type PlanStale struct {
 	Revision string `json:"revision"`
@@ -377,7 +376,7 @@ func (e PluginRefused) Error() string {
 	return s
 }
 
-// What was asked for is no longer kept; the oldest event that is
+// What was asked for is no longer kept; the number of the oldest event that is, or of the next one
 type EventsLost struct {
 	OldestSequence int64 `json:"oldestSequence"`
 }
@@ -1468,16 +1467,16 @@ type Monitor_methods struct{}
 
 func Monitor() Monitor_methods { return Monitor_methods{} }
 
-func (m Monitor_methods) Call(ctx context.Context, c *varlink.Connection, afterSequence_in_ *int64) (ready_out_ *bool, heartbeat_out_ *bool, event_out_ *Event, err_ error) {
+func (m Monitor_methods) Call(ctx context.Context, c *varlink.Connection, afterSequence_in_ *int64) (ready_out_ *bool, heartbeat_out_ *bool, sequence_out_ *int64, event_out_ *Event, err_ error) {
 	receive, err_ := m.Send(ctx, c, 0, afterSequence_in_)
 	if err_ != nil {
 		return
 	}
-	ready_out_, heartbeat_out_, event_out_, _, err_ = receive(ctx)
+	ready_out_, heartbeat_out_, sequence_out_, event_out_, _, err_ = receive(ctx)
 	return
 }
 
-func (m Monitor_methods) Send(ctx context.Context, c *varlink.Connection, flags uint64, afterSequence_in_ *int64) (func(ctx context.Context) (*bool, *bool, *Event, uint64, error), error) {
+func (m Monitor_methods) Send(ctx context.Context, c *varlink.Connection, flags uint64, afterSequence_in_ *int64) (func(ctx context.Context) (*bool, *bool, *int64, *Event, uint64, error), error) {
 	var in struct {
 		AfterSequence *int64 `json:"afterSequence,omitempty"`
 	}
@@ -1486,10 +1485,11 @@ func (m Monitor_methods) Send(ctx context.Context, c *varlink.Connection, flags 
 	if err != nil {
 		return nil, err
 	}
-	return func(context.Context) (ready_out_ *bool, heartbeat_out_ *bool, event_out_ *Event, flags uint64, err error) {
+	return func(context.Context) (ready_out_ *bool, heartbeat_out_ *bool, sequence_out_ *int64, event_out_ *Event, flags uint64, err error) {
 		var out struct {
 			Ready     *bool  `json:"ready,omitempty"`
 			Heartbeat *bool  `json:"heartbeat,omitempty"`
+			Sequence  *int64 `json:"sequence,omitempty"`
 			Event     *Event `json:"event,omitempty"`
 		}
 		flags, err = receive(ctx, &out)
@@ -1499,12 +1499,13 @@ func (m Monitor_methods) Send(ctx context.Context, c *varlink.Connection, flags 
 		}
 		ready_out_ = out.Ready
 		heartbeat_out_ = out.Heartbeat
+		sequence_out_ = out.Sequence
 		event_out_ = out.Event
 		return
 	}, nil
 }
 
-func (m Monitor_methods) Upgrade(ctx context.Context, c *varlink.Connection, afterSequence_in_ *int64) (func(ctx context.Context) (ready_out_ *bool, heartbeat_out_ *bool, event_out_ *Event, flags uint64, conn varlink.ReadWriterContext, err_ error), error) {
+func (m Monitor_methods) Upgrade(ctx context.Context, c *varlink.Connection, afterSequence_in_ *int64) (func(ctx context.Context) (ready_out_ *bool, heartbeat_out_ *bool, sequence_out_ *int64, event_out_ *Event, flags uint64, conn varlink.ReadWriterContext, err_ error), error) {
 	var in struct {
 		AfterSequence *int64 `json:"afterSequence,omitempty"`
 	}
@@ -1513,10 +1514,11 @@ func (m Monitor_methods) Upgrade(ctx context.Context, c *varlink.Connection, aft
 	if err != nil {
 		return nil, err
 	}
-	return func(context.Context) (ready_out_ *bool, heartbeat_out_ *bool, event_out_ *Event, flags uint64, conn varlink.ReadWriterContext, err error) {
+	return func(context.Context) (ready_out_ *bool, heartbeat_out_ *bool, sequence_out_ *int64, event_out_ *Event, flags uint64, conn varlink.ReadWriterContext, err error) {
 		var out struct {
 			Ready     *bool  `json:"ready,omitempty"`
 			Heartbeat *bool  `json:"heartbeat,omitempty"`
+			Sequence  *int64 `json:"sequence,omitempty"`
 			Event     *Event `json:"event,omitempty"`
 		}
 		flags, conn, err = receive(ctx, &out)
@@ -1526,6 +1528,7 @@ func (m Monitor_methods) Upgrade(ctx context.Context, c *varlink.Connection, aft
 		}
 		ready_out_ = out.Ready
 		heartbeat_out_ = out.Heartbeat
+		sequence_out_ = out.Sequence
 		event_out_ = out.Event
 		return
 	}, nil
@@ -1598,7 +1601,6 @@ func (c *VarlinkCall) ReplyIncomplete(ctx context.Context, operationId_ string, 
 	return c.ReplyError(ctx, "io.unmoor.Removal.Incomplete", &out)
 }
 
-// Nothing was changed
 // Nothing was changed; the revision is the one that the plan has now
 func (c *VarlinkCall) ReplyPlanStale(ctx context.Context, revision_ string) error {
 	var out PlanStale
@@ -1633,7 +1635,7 @@ func (c *VarlinkCall) ReplyPluginRefused(ctx context.Context, address_ string, r
 	return c.ReplyError(ctx, "io.unmoor.Removal.PluginRefused", &out)
 }
 
-// What was asked for is no longer kept; the oldest event that is
+// What was asked for is no longer kept; the number of the oldest event that is, or of the next one
 func (c *VarlinkCall) ReplyEventsLost(ctx context.Context, oldestSequence_ int64) error {
 	var out EventsLost
 	out.OldestSequence = oldestSequence_
@@ -1790,14 +1792,16 @@ func (c *VarlinkCall) ReplyUnregisterPlugin(ctx context.Context) error {
 	return c.Reply(ctx, nil)
 }
 
-func (c *VarlinkCall) ReplyMonitor(ctx context.Context, ready_ *bool, heartbeat_ *bool, event_ *Event) error {
+func (c *VarlinkCall) ReplyMonitor(ctx context.Context, ready_ *bool, heartbeat_ *bool, sequence_ *int64, event_ *Event) error {
 	var out struct {
 		Ready     *bool  `json:"ready,omitempty"`
 		Heartbeat *bool  `json:"heartbeat,omitempty"`
+		Sequence  *int64 `json:"sequence,omitempty"`
 		Event     *Event `json:"event,omitempty"`
 	}
 	out.Ready = ready_
 	out.Heartbeat = heartbeat_
+	out.Sequence = sequence_
 	out.Event = event_
 	return c.Reply(ctx, &out)
 }
@@ -2316,7 +2320,8 @@ type Plugin (
   required: bool,
   # block or ignore
   whenUnavailable: string,
-  # ready, engine_unavailable, unreachable, incompatible, quarantined, disabled
+  # ready, engine_unavailable, unreachable, incompatible, quarantined, refused, disabled; in an event also
+  # unregistered
   status: string,
   engineVersion: ?string,
   protocolVersion: ?int,
@@ -2449,7 +2454,13 @@ method UnregisterPlugin(name: string) -> ()
 method Monitor(
   # Replay what came after this one; 0 is all that is kept; absent: nothing of the past
   afterSequence: ?int
-) -> (ready: ?bool, heartbeat: ?bool, event: ?Event)
+) -> (
+  ready: ?bool,
+  heartbeat: ?bool,
+  # With ready and heartbeat: the number of the last event until then
+  sequence: ?int,
+  event: ?Event
+)
 
 error ImageNotFound (image: string)
 
@@ -2465,7 +2476,6 @@ error Blocked (blockers: []Blocker)
 # Something failed; what was done before stays done
 error Incomplete (operationId: string, done: []Action, failures: []Failure)
 
-# Nothing was changed
 # Nothing was changed; the revision is the one that the plan has now
 error PlanStale (revision: string)
 
@@ -2479,7 +2489,7 @@ error PluginNotFound (name: string)
 # The plugin cannot be registered
 error PluginRefused (address: string, reason: string)
 
-# What was asked for is no longer kept; the oldest event that is
+# What was asked for is no longer kept; the number of the oldest event that is, or of the next one
 error EventsLost (oldestSequence: int)
 `
 }
