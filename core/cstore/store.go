@@ -110,6 +110,11 @@ func homes(lib storage.Store, additional []string) []string {
 	return dirs
 }
 
+// Places are the directories that change when a container comes or goes.
+func (s *Store) Places() []string {
+	return append(slices.Clone(s.homes), filepath.Join(s.info.GraphRoot, s.info.GraphDriver+"-containers"))
+}
+
 // Info says which store it is.
 func (s *Store) Info() core.StoreInfo { return s.info }
 

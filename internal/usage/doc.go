@@ -13,6 +13,8 @@
 // What is missed are mounts of images that begin and end within the break, and containers that live for
 // less than the time between two looks of a watch.
 //
+// Hazard. A clock that is set forward makes everything seem long unused.
+//
 // The journal lies in the store, GRAPHROOT/unmoor/usage.json, so that it goes where the store goes. Engines
 // ignore it.
 package usage

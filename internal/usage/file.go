@@ -106,29 +106,28 @@ func (j *Journal) encode() ([]byte, error) {
 }
 
 // Update changes the journal under its lock, and writes it so that after a crash there is the old one or
-// the new one. change is handed what is on the disk. A damaged journal is put aside, and begun anew: problem
-// says so. The journal is returned as it is to be in any case; err is why it could not be kept.
-func (f *File) Update(ctx context.Context, change func(*Journal)) (j *Journal, problem, err error) {
-	unlock, err := f.lock(ctx)
-	if err != nil {
-		j = &Journal{}
-		change(j)
-		return j, nil, err
+// the new one. change is handed what is on the disk. A damaged journal is put aside, and begun anew. The
+// journal is returned as it is to be in any case; the problem is that it was damaged, or why it could not be
+// kept.
+func (f *File) Update(ctx context.Context, change func(*Journal)) (j *Journal, problem error) {
+	unlock, problem := f.lock(ctx)
+	if problem == nil {
+		defer unlock()
+		j, problem = f.Read()
 	}
-	defer unlock()
-	j, err = f.Read()
-	if errors.Is(err, ErrDamaged) {
-		problem = err
-		err = os.Rename(f.path, f.path+".damaged")
+	readable := problem == nil
+	if errors.Is(problem, ErrDamaged) {
+		err := os.Rename(f.path, f.path+".damaged")
+		problem, readable = errors.Join(problem, err), err == nil
 	}
 	if j == nil {
 		j = &Journal{}
 	}
 	change(j)
-	if err != nil {
-		return j, problem, err
+	if readable { // else what is there is not to be lost
+		problem = errors.Join(problem, f.write(j))
 	}
-	return j, problem, f.write(j)
+	return j, problem
 }
 
 func (f *File) write(j *Journal) error {

@@ -1,0 +1,176 @@
+package usage
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/fsnotify/fsnotify"
+
+	"github.com/unmoor/unmoor/core"
+)
+
+// The pace of a watch. Each store changes in bursts: it is looked at once it has been quiet for a moment,
+// and before long in any case.
+const (
+	quiet   = 200 * time.Millisecond
+	longest = time.Second
+	// between is how far two looks lie apart where nothing changes; each is written down.
+	between = 5 * time.Minute
+	// unwritten is how long what was seen may be in memory alone.
+	unwritten = time.Minute
+)
+
+// Watch keeps the journal of a store while it runs. Past may be called from several goroutines at once.
+type Watch struct {
+	file     *File
+	snapshot Snapshot
+	places   []string
+	logger   *slog.Logger
+
+	// mu guards what follows, and is held during a look, so that looks come one after the other.
+	mu      sync.Mutex
+	journal *Journal
+	// from is since when no change of the store was missed; zero where some may have been.
+	from time.Time
+	// written is when the journal was written last, dirty whether there is more to write.
+	written time.Time
+	dirty   bool
+}
+
+// NewWatch makes a watch of a store. places are the directories that change when a container comes or goes.
+func NewWatch(file *File, snapshot Snapshot, places []string, logger *slog.Logger) *Watch {
+	return &Watch{file: file, snapshot: snapshot, places: places, logger: logger}
+}
+
+// Run watches until ctx ends, and writes down the last look then. An error is that it cannot watch at all.
+func (w *Watch) Run(ctx context.Context) error {
+	watcher, err := fsnotify.NewWatcher()
+	if err != nil {
+		return fmt.Errorf("watch the store: %w", err)
+	}
+	defer watcher.Close() //nolint:errcheck // Nothing was written.
+	for _, place := range w.places {
+		if err := watcher.Add(place); err != nil {
+			return fmt.Errorf("watch the store: %w", err)
+		}
+	}
+	w.look(ctx, true)
+	tick := time.NewTicker(between)
+	defer tick.Stop()
+	// due is when the store is to be looked at, by the latest at last.
+	var due *time.Timer
+	var now <-chan time.Time
+	var last time.Time
+	for {
+		select {
+		case <-ctx.Done():
+			// There is no time for another look: what happened since the last one is for the next watch to see.
+			w.flush(context.WithoutCancel(ctx))
+			return nil
+		case err, open := <-watcher.Errors:
+			if !open {
+				return errors.New("watch the store: the kernel tells no more of it")
+			}
+			w.logger.Warn("what changes in the store is not told", "error", err)
+			w.broken()
+		case _, open := <-watcher.Events:
+			switch {
+			case !open:
+				return errors.New("watch the store: the kernel tells no more of it")
+			case now == nil:
+				last = time.Now().Add(longest)
+				due = time.NewTimer(quiet)
+				now = due.C
+			default:
+				due.Reset(min(quiet, time.Until(last)))
+			}
+		case <-now:
+			now = nil
+			w.look(ctx, false)
+		case <-tick.C:
+			w.look(ctx, true)
+		}
+	}
+}
+
+// broken says that a change may have been missed.
+func (w *Watch) broken() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.from = time.Time{}
+}
+
+// look looks at the store. write is whether to write it down in any case.
+func (w *Watch) look(ctx context.Context, write bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if err := w.lookLocked(ctx); err != nil {
+		if ctx.Err() == nil {
+			w.logger.Warn("the use of images is not seen", "error", err)
+		}
+		return
+	}
+	if write || time.Since(w.written) > unwritten {
+		w.writeLocked(ctx)
+	}
+}
+
+func (w *Watch) lookLocked(ctx context.Context) error {
+	at := time.Now().Round(0) // what is read back has no other clock either
+	s, err := w.snapshot(ctx)
+	if err != nil {
+		w.from = time.Time{}
+		return err
+	}
+	if w.journal == nil {
+		if w.journal, err = w.file.Read(); err != nil {
+			w.logger.Warn("what was known of the use of images is lost", "error", err)
+			w.journal = &Journal{}
+		}
+	}
+	if w.from.IsZero() {
+		w.from = at
+	}
+	w.journal.Note(Look{Snapshot: s, At: at, From: w.from})
+	w.dirty = true
+	return nil
+}
+
+// flush writes down what is not yet.
+func (w *Watch) flush(ctx context.Context) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.dirty {
+		w.writeLocked(ctx)
+	}
+}
+
+func (w *Watch) writeLocked(ctx context.Context) {
+	mine := w.journal
+	_, err := w.file.Update(ctx, func(disk *Journal) {
+		mine.Merge(disk)
+		*disk = *mine
+	})
+	if err != nil {
+		w.logger.Warn("the use of images is not written down", "error", err)
+	}
+	w.written, w.dirty = time.Now(), false
+}
+
+// Past looks at the store once more, and says what is known of its images' past. problem is always nil: what
+// goes wrong with the journal is logged. err is that the store cannot be read.
+func (w *Watch) Past(ctx context.Context, _ Snapshot, keep bool) (past map[core.ImageID]core.Past, problem, err error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if err := w.lookLocked(ctx); err != nil {
+		return nil, nil, err
+	}
+	if keep {
+		w.writeLocked(ctx)
+	}
+	return w.journal.Past(), nil, nil
+}
