@@ -7,6 +7,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"time"
 )
 
 // Fate says what it takes to give something free. The zero value is FateNever.
@@ -174,6 +175,42 @@ func (e *Engine) sizes(ctx context.Context, containers []Container) (map[Contain
 	wg.Wait()
 	return sizes, ctx.Err()
 }
+
+// Estimate is how many bytes a plan's unblocked removals would give free, the containers measured. atLeast is
+// whether something that goes could not be measured.
+func (e *Engine) Estimate(ctx context.Context, plan *Plan) (bytes int64, atLeast bool) {
+	bytes = plan.ReclaimableBytes
+	var containers []Container
+	for _, r := range plan.Removals {
+		if r.Blocked() {
+			continue
+		}
+		for _, a := range r.Actions {
+			switch a.Verb {
+			case VerbRemove, VerbDeleteContainer:
+				if c, there := plan.facts.Snapshot.Container(a.Container); there {
+					containers = append(containers, c)
+				}
+			case VerbDeleteImage:
+				image, _ := plan.facts.Snapshot.Image(a.Image)
+				for _, size := range image.LayerSizes {
+					atLeast = atLeast || size < 0
+				}
+			case VerbStop, VerbKill, VerbUnmount, VerbUntag:
+			}
+		}
+	}
+	ctx, cancel := context.WithTimeout(ctx, estimateTime)
+	defer cancel()
+	sizes, err := e.sizes(ctx, containers)
+	for _, size := range sizes {
+		bytes += size
+	}
+	return bytes, atLeast || err != nil || len(sizes) < len(containers)
+}
+
+// estimateTime is how long an estimate may take: somebody waits for it, and it is no more than that.
+const estimateTime = 10 * time.Second
 
 // AccountFor is pure: what the facts about a whole store, and the sizes of containers, come to.
 func AccountFor(facts Facts, sizes map[ContainerID]int64) *Account {

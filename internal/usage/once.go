@@ -8,7 +8,7 @@ import (
 )
 
 // Snapshot reads the store.
-type Snapshot func(context.Context) (*core.Snapshot, error)
+type Snapshot = func(context.Context) (*core.Snapshot, error)
 
 // Past looks at the store once, and says what is known of its images' past. keep is whether the look is
 // written down. problem is what went wrong with the journal: the past is then what can be told without. err
