@@ -38,10 +38,13 @@ var classes = map[string]class{
 	"Examine":          reading,
 	"ListPlugins":      reading,
 	"Monitor":          reading,
+	"PlanPrune":        reading,
+	"GetUsage":         reading,
 	"Remove":           removing,
 	"RemoveImage":      removing,
 	"RemoveContainer":  removing,
 	"Repair":           removing,
+	"Prune":            removing,
 	"RegisterPlugin":   administering,
 	"UnregisterPlugin": administering,
 }

@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"context"
+	"time"
 
 	"github.com/unmoor/unmoor/core"
 	"github.com/unmoor/unmoor/internal/audit"
@@ -19,6 +20,9 @@ type Service interface {
 	Images(ctx context.Context, reference string, each func(service.Image) error) error
 	Explain(ctx context.Context, reference string) (*service.Explanation, error)
 	Examine(ctx context.Context, r service.ExamineRequest) (*service.Examination, error)
+	PlanPrune(ctx context.Context, r service.PruneRequest) (*service.Pruned, error)
+	Prune(ctx context.Context, r service.PruneRequest, progress func(core.Progress)) (*service.Pruned, error)
+	Usage(ctx context.Context) (*service.Usage, error)
 }
 
 // Plugins are those that are asked.
@@ -36,6 +40,8 @@ type Setup struct {
 	Access  *Access
 	// Audit is where removals are written down; nil is nowhere.
 	Audit *audit.Log
+	// PruneEvery is how often the daemon prunes by itself where the store's file system is full; 0 is never.
+	PruneEvery time.Duration
 	// Close, where it is set, is called once nobody uses the setup any more.
 	Close func()
 
@@ -51,6 +57,8 @@ func (d *Daemon) Replace(s *Setup) {
 	d.setup = s
 	old.retired = true
 	over := old.calls == 0
+	close(d.replaced)
+	d.replaced = make(chan struct{})
 	d.mu.Unlock()
 	if over {
 		old.close()
