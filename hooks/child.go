@@ -21,12 +21,11 @@ import (
 	"github.com/unmoor/unmoor/internal/wire"
 )
 
-// endGrace is how long a plugin's process has to end after SIGTERM; outputGrace is how long its output is
-// waited for once it has ended.
-const (
-	endGrace    = 10 * time.Second
-	outputGrace = time.Second
-)
+// endGrace is how long a plugin's process has to end after SIGTERM.
+var endGrace = 10 * time.Second
+
+// outputGrace is how long its output is waited for once it has ended.
+const outputGrace = time.Second
 
 // child is a plugin that we start. It runs from the first call on, and is started again by the next one
 // after it has ended.

@@ -81,6 +81,13 @@ func capabilitiesOf(p Plugin) []string {
 	return protocol.Capabilities{Stop: true, Remove: true, Pin: pins, List: lists}.Words()
 }
 
+// unasked is whether nothing can be said of it yet.
+func (m *member) unasked() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.fault != nil && errors.Is(m.fault.err, errNotAsked)
+}
+
 // try calls a plugin unless it is in quarantine, has its answer checked, and notes how that went.
 func try[T any](ctx context.Context, m *member, timeout time.Duration, ask func(context.Context) (T, error), check func(T) error) (T, *fault) {
 	var none T

@@ -136,7 +136,7 @@ func (p *remote) accept(out protocol.DescribeOut) (protocol.Description, error) 
 }
 
 func incompatible(versions []int64) *fault {
-	return &fault{faultIncompatible, fmt.Errorf("of the protocol it speaks revision %.10v, and not %d", versions, protocol.Version)}
+	return &fault{faultIncompatible, fmt.Errorf("of the protocol it speaks revision %v, and not %d", versions[:min(len(versions), 10)], protocol.Version)}
 }
 
 // capabilities are as it said last; false where that is not known.

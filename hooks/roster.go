@@ -173,11 +173,17 @@ func (r *Registry) admit(c candidate) *member {
 			m.remote.explain = m.child.explain
 		}
 		m.plugin = m.remote
-		m.fault = &fault{faultUnreachable, errors.New("it was not asked yet")}
+		m.fault = &fault{faultUnreachable, errNotAsked}
+		if c.gone != "" {
+			m.fault = &fault{faultUnreachable, errors.New(c.gone)}
+		}
 	}
 	m.adopt(c)
 	return m
 }
+
+// errNotAsked is why nothing can be said of a new member.
+var errNotAsked = errors.New("it was not asked yet")
 
 func (r *Registry) dialer(m *member, c candidate) dialer {
 	switch {

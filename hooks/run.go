@@ -15,7 +15,7 @@ import (
 
 // Between two attempts to reach a plugin again.
 const (
-	firstRetry = time.Second
+	firstRetry = 100 * time.Millisecond
 	lastRetry  = time.Minute
 )
 

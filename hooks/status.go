@@ -80,7 +80,7 @@ func (r *Registry) Status() []PluginStatus {
 	return slices.Concat(all, refused)
 }
 
-// tell says to Options.Changed what is new about a member. It is called without any other lock.
+// tell says to Options.Changed what is new about a member, once there is something to say. It is called without any other lock.
 func (r *Registry) tell(m *member) {
 	if r.options.Changed == nil {
 		return
@@ -90,7 +90,7 @@ func (r *Registry) tell(m *member) {
 	r.mu.Lock()
 	present := slices.Contains(r.members, m)
 	r.mu.Unlock()
-	if s := m.status(); present && !s.same(r.told[m.name]) {
+	if s := m.status(); present && !m.unasked() && !s.same(r.told[m.name]) {
 		r.told[m.name] = s
 		r.options.Changed(s)
 	}

@@ -23,8 +23,17 @@ import (
 type machine struct {
 	engine *core.Engine
 	doctor *core.Doctor
+	// process tells of a process.
+	process func(pid int) (core.Process, bool)
 	// close releases the store.
 	close func()
+}
+
+// local answers what is asked of it, as it is configured.
+func (m *machine) local(c config.Config, file string, step func(string)) *service.Local {
+	m.engine.Step = step
+	m.engine.Protection = protection(c, file)
+	return &service.Local{Engine: m.engine, Doctor: m.doctor, Grace: time.Duration(c.Removal.GracePeriod)}
 }
 
 // app is one call of the program.
@@ -141,19 +150,29 @@ images or containers, the highest.`,
 	flags.BoolVar(&a.global.local, "local", false, "do without a daemon: work on the store in this process")
 	flags.StringVar(&a.global.logLevel, "log-level", "", "log `level`: debug, info, warn or error (default warn)")
 	root.AddCommand(a.rmiCommand(), a.rmCommand(), a.planCommand(), a.whyCommand(), a.psCommand(),
-		a.imagesCommand(), a.doctorCommand(), a.eventsCommand(), a.pluginsCommand(), a.configCommand(), a.versionCommand())
+		a.imagesCommand(), a.doctorCommand(), a.eventsCommand(), a.pluginsCommand(), a.serveCommand(), a.configCommand(), a.versionCommand())
 	return root
 }
 
-// configure reads the configuration and lets the global flags override it.
+// configure reads the configuration and has it in force.
 func (a *app) configure(cmd *cobra.Command) error {
-	c, path, err := a.loadConfig()
+	c, path, err := a.effective(cmd)
 	if err != nil {
 		return err
 	}
-	a.configFile = path
+	a.config, a.configFile = c, path
+	a.program = a.global.program(cmd.Flags().Changed)
+	a.logTo(c.Log.Level)
+	return nil
+}
+
+// effective is the configuration that the file and the global flags come to, and the file, if there is one.
+func (a *app) effective(cmd *cobra.Command) (config.Config, string, error) {
+	c, path, err := a.loadConfig()
+	if err != nil {
+		return c, "", err
+	}
 	flags := cmd.Flags()
-	a.program = a.global.program(flags.Changed)
 	if flags.Changed("root") {
 		c.Store.Root = a.global.root
 	}
@@ -168,12 +187,10 @@ func (a *app) configure(cmd *cobra.Command) error {
 	}
 	if flags.Changed("log-level") {
 		if err := c.Log.Level.UnmarshalText([]byte(a.global.logLevel)); err != nil {
-			return usagef("--log-level %w", err)
+			return c, "", usagef("--log-level %w", err)
 		}
 	}
-	a.config = c
-	a.logTo(c.Log.Level)
-	return nil
+	return c, path, nil
 }
 
 // loadConfig reads the file that is meant; a file that somebody named must be there. It returns the
@@ -195,11 +212,15 @@ func (a *app) loadConfig() (config.Config, string, error) {
 }
 
 func (a *app) logTo(level config.Level) {
+	slog.SetDefault(slog.New(slog.NewTextHandler(a.err, &slog.HandlerOptions{Level: logLevel(level)})))
+}
+
+func logLevel(level config.Level) slog.Level {
 	var l slog.Level
 	if err := l.UnmarshalText([]byte(level)); err != nil {
 		l = slog.LevelWarn // config.Level knows slog's words alone
 	}
-	slog.SetDefault(slog.New(slog.NewTextHandler(a.err, &slog.HandlerOptions{Level: l})))
+	return l
 }
 
 // backend answers what the verbs ask: service.Local in this process, client.Client through a daemon.
@@ -241,9 +262,7 @@ func (a *app) ask(cmd *cobra.Command, run func(ctx context.Context, b backend) e
 		return err
 	}
 	defer m.close()
-	m.engine.Step = a.step
-	m.engine.Protection = protection(a.config, a.configFile)
-	return run(ctx, &service.Local{Engine: m.engine, Doctor: m.doctor, Grace: time.Duration(a.config.Removal.GracePeriod)})
+	return run(ctx, m.local(a.config, a.configFile, a.step))
 }
 
 // protection is what the configuration of a file keeps.

@@ -54,10 +54,14 @@ func (a *app) daemon(given func(flag string) bool) (address string, named bool, 
 	if url := os.Getenv("UNMOOR_URL"); url != "" {
 		return url, true, nil
 	}
-	if a.socket == "" || slices.ContainsFunc(storeVariables, func(v string) bool { return os.Getenv(v) != "" }) {
+	socket := a.socket
+	if configured := a.config.Service.Socket; configured != "" && !cstore.Rootless() { // else it is the system's, and its store
+		socket = configured
+	}
+	if socket == "" || slices.ContainsFunc(storeVariables, func(v string) bool { return os.Getenv(v) != "" }) {
 		return "", false, nil
 	}
-	return "unix:" + a.socket, false, nil
+	return "unix:" + socket, false, nil
 }
 
 // connect connects to the daemon that is meant. It returns nil where there is none, and none was named.

@@ -55,12 +55,12 @@ func (a *app) events(cmd *cobra.Command, f *eventFlags) error {
 		request.After = &after
 	}
 	return a.askDaemon(cmd, func(ctx context.Context, c *client.Client) error {
-		err := c.Monitor(ctx, request, func(e service.Event) error { return a.reportEvent(eventRow{e}, format) })
+		err := c.Monitor(ctx, request, func(e service.Event) error { return a.reportEvent(newEventRow(e), format) })
 		if lost, ok := errors.AsType[*service.EventsLostError](err); ok {
 			return fmt.Errorf("%w: --since %d begins with it", err, lost.Oldest-1)
 		}
 		if ctx.Err() != nil || errors.Is(err, errUnread) {
-			return nil // that is how it is ended
+			return nil //nolint:nilerr // That is how it is ended.
 		}
 		return err
 	})
@@ -92,72 +92,42 @@ func (a *app) reportEvent(r eventRow, f *format) error {
 }
 
 // eventRow is what a template sees of an event.
-type eventRow struct{ event service.Event }
+type eventRow struct {
+	Sequence int64
+	Time     string
+	Type     string
+	// Object is what it happened to: a container, an image or a plugin. ID is theirs, or the plugin's name.
+	Object string
+	ID     string
+	// Verb is the action's, Name what is acted on is called, Owner the plugin that acts.
+	Verb, Name, Owner string
+	// Status is how a plugin stands.
+	Status string
+	Error  string
+	// Operation is the removal, UID and PID are who asked for it; empty where that is not known.
+	Operation, UID, PID string
 
-func (r eventRow) Sequence() int64   { return r.event.Sequence }
-func (r eventRow) Time() string      { return r.event.Time.Local().String() }
-func (r eventRow) Type() string      { return plain(string(r.event.Type)) }
-func (r eventRow) Operation() string { return plain(r.event.Operation) }
-func (r eventRow) Error() string     { return oneLine(r.event.Error) }
-
-// Object is what it happened to: a container, an image or a plugin.
-func (r eventRow) Object() string {
-	a := r.event.Action
-	switch {
-	case r.event.Plugin != nil:
-		return "plugin"
-	case a != nil && a.Container != "":
-		return "container"
-	case a != nil && a.Image != "":
-		return "image"
-	}
-	return "-"
+	event service.Event
 }
 
-// ID is that of the container or the image, or the plugin's name.
-func (r eventRow) ID() string {
-	switch {
-	case r.event.Plugin != nil:
-		return plain(r.event.Plugin.Name)
-	case r.event.Action != nil:
-		return plain(target(*r.event.Action))
+func newEventRow(e service.Event) eventRow {
+	r := eventRow{Sequence: e.Sequence, Time: e.Time.Local().String(), Type: plain(string(e.Type)), Object: "-", ID: "-",
+		Error: oneLine(e.Error), Operation: plain(e.Operation), UID: number(e.UID), PID: number(e.PID), event: e}
+	if a := e.Action; a != nil {
+		r.Object, r.ID = "image", plain(target(*a))
+		if a.Container != "" {
+			r.Object = "container"
+		}
+		r.Verb, r.Name, r.Owner = plain(string(a.Verb)), plain(a.Name), plain(a.Owner)
 	}
-	return "-"
-}
-
-func (r eventRow) Name() string {
-	if r.event.Action == nil {
-		return ""
+	if p := e.Plugin; p != nil {
+		r.Object, r.ID, r.Status = "plugin", plain(p.Name), plain(p.Status)
+		if r.Error == "" {
+			r.Error = oneLine(p.LastError)
+		}
 	}
-	return plain(r.event.Action.Name)
+	return r
 }
-
-func (r eventRow) Verb() string {
-	if r.event.Action == nil {
-		return ""
-	}
-	return plain(string(r.event.Action.Verb))
-}
-
-// Owner is the plugin that acted.
-func (r eventRow) Owner() string {
-	if r.event.Action == nil {
-		return ""
-	}
-	return plain(r.event.Action.Owner)
-}
-
-// Status is how a plugin stands.
-func (r eventRow) Status() string {
-	if r.event.Plugin == nil {
-		return ""
-	}
-	return plain(r.event.Plugin.Status)
-}
-
-// UID and PID are who asked for it; empty where that is not known.
-func (r eventRow) UID() string { return number(r.event.UID) }
-func (r eventRow) PID() string { return number(r.event.PID) }
 
 func number(n *int) string {
 	if n == nil {
@@ -171,18 +141,14 @@ func (r eventRow) MarshalJSON() ([]byte, error) { return json.Marshal(r.event) }
 
 // String is a line as podman events has it.
 func (r eventRow) String() string {
-	failed := r.Error()
-	if p := r.event.Plugin; p != nil && failed == "" {
-		failed = oneLine(p.LastError)
-	}
 	var attributes []string
 	for _, a := range [][2]string{
-		{"verb", r.Verb()}, {"name", r.Name()}, {"owner", r.Owner()}, {"status", r.Status()}, {"error", failed},
-		{"operation", r.Operation()}, {"uid", r.UID()}, {"pid", r.PID()},
+		{"verb", r.Verb}, {"name", r.Name}, {"owner", r.Owner}, {"status", r.Status}, {"error", r.Error},
+		{"operation", r.Operation}, {"uid", r.UID}, {"pid", r.PID},
 	} {
 		if a[1] != "" {
 			attributes = append(attributes, a[0]+"="+a[1])
 		}
 	}
-	return fmt.Sprintf("%s %s %s %s (%s)", r.Time(), r.Type(), r.Object(), r.ID(), strings.Join(attributes, ", "))
+	return fmt.Sprintf("%s %s %s %s (%s)", r.Time, r.Type, r.Object, r.ID, strings.Join(attributes, ", "))
 }

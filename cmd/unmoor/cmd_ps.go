@@ -77,6 +77,9 @@ func (a *app) ps(cmd *cobra.Command, flags *listFlags, size bool) error {
 func ancestors(ctx context.Context, b backend, values []string) (map[string]core.ImageID, error) {
 	all := make(map[string]core.ImageID)
 	for _, v := range values {
+		if v == "" {
+			continue // which would be all images
+		}
 		err := b.Images(ctx, v, func(i service.Image) error { all[v] = i.ID; return nil })
 		if _, ambiguous := errors.AsType[*core.AmbiguousError](err); err != nil && !ambiguous && unknown(err) == nil {
 			return nil, err

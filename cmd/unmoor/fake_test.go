@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"strings"
 	"sync"
@@ -12,7 +13,10 @@ import (
 	"time"
 
 	"github.com/unmoor/unmoor/core"
+	"github.com/unmoor/unmoor/internal/client"
 	"github.com/unmoor/unmoor/internal/config"
+	"github.com/unmoor/unmoor/internal/service"
+	"github.com/unmoor/unmoor/internal/wire"
 )
 
 // fake is a store, its owners and a kernel in memory, whose containers can be stopped and removed.
@@ -24,6 +28,8 @@ type fake struct {
 	// pins are the images that an engine pins, or may pin.
 	pins      map[core.ImageID]core.Pin
 	completed []core.Interrupted
+	// stopping, where set, is called by a stop.
+	stopping func()
 	// stopErr is the owners' answer to a stop; deleteErr the store's to a deletion.
 	stopErr, deleteErr error
 	openErr            error
@@ -33,6 +39,8 @@ type fake struct {
 	inventories []core.Inventory
 	// changes counts what was done to the store.
 	changes int
+	// server is the daemon's that serves it.
+	server *wire.Server
 }
 
 var epoch = time.Date(2026, 5, 4, 3, 2, 1, 0, time.UTC)
@@ -143,6 +151,8 @@ func (f *fake) DeleteContainer(_ context.Context, deleted core.Container) error 
 }
 
 func (f *fake) RemoveNames(_ context.Context, id core.ImageID, names []string) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	f.changes++
 	for n, i := range f.snapshot.Images {
 		if i.ID == id {
@@ -161,6 +171,8 @@ type fakeDeletion struct{ *fake }
 func (f fakeDeletion) End(context.Context) error { return nil }
 
 func (f fakeDeletion) Delete(_ context.Context, image core.Image) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	if f.deleteErr != nil {
 		return f.deleteErr
 	}
@@ -170,10 +182,14 @@ func (f fakeDeletion) Delete(_ context.Context, image core.Image) error {
 }
 
 func (f *fake) CompleteInterrupted(context.Context) ([]core.Interrupted, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	return slices.Clone(f.completed), nil
 }
 
 func (f *fake) Conclude(_ context.Context, id core.ImageID) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	f.completed = slices.DeleteFunc(f.completed, func(c core.Interrupted) bool { return c.Image.ID == id })
 	return nil
 }
@@ -201,6 +217,9 @@ func (f *fake) Pins(_ context.Context, _ core.StoreInfo, images []core.Image, _ 
 }
 
 func (f *fake) Stop(_ context.Context, _ string, _ core.StoreInfo, handles []core.Handle, _ time.Duration) []core.Outcome {
+	if f.stopping != nil {
+		f.stopping()
+	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	var all []core.Outcome
@@ -262,30 +281,56 @@ type call struct {
 // call runs a command line on the fake, in this process.
 func (f *fake) call(t *testing.T, args ...string) call {
 	t.Helper()
-	return f.callDaemon(t, "", args...)
+	return caller{fake: f}.call(t, args...)
 }
 
-// callDaemon runs a command line on the fake, through the daemon that listens at the socket where there is
-// one.
-func (f *fake) callDaemon(t *testing.T, socket string, args ...string) call {
+// caller runs command lines on a fake.
+type caller struct {
+	fake *fake
+	// socket is the daemon's; empty is in this process.
+	socket  string
+	dialing client.Options
+}
+
+func (c caller) call(t *testing.T, args ...string) call {
+	t.Helper()
+	var stdout, stderr bytes.Buffer
+	app := c.app(t, &stdout, &stderr)
+	c.settle()
+	code := app.run(t.Context(), args)
+	c.settle()
+	return call{stdout.String(), stderr.String(), code}
+}
+
+// settle has the daemon see what the test did to the fake, and the test what the daemon did: nothing else
+// orders what they do for the race detector.
+func (c caller) settle() {
+	if c.fake != nil {
+		c.fake.mu.Lock()
+		defer c.fake.mu.Unlock()
+	}
+}
+
+func (c caller) app(t *testing.T, stdout, stderr io.Writer) *app {
 	t.Helper()
 	for _, v := range append(storeVariables, "UNMOOR_URL") {
 		t.Setenv(v, "")
 	}
 	t.Setenv("TZ", "UTC")
-	var stdout, stderr bytes.Buffer
-	a := &app{out: newOutput(&stdout), err: &stderr, socket: socket, open: func(context.Context, config.Config) (*machine, error) {
-		if socket != "" {
-			t.Error("the store was opened beside the daemon")
-		}
-		if f.openErr != nil {
-			return nil, f.openErr
-		}
-		engine := &core.Engine{Store: f, Owners: f, Kernel: f}
-		return &machine{engine: engine, doctor: &core.Doctor{Engine: engine, Store: f, Owners: f, Kernel: f}, close: func() {}}, nil
-	}}
-	code := a.run(t.Context(), args)
-	return call{stdout.String(), stderr.String(), code}
+	return &app{out: newOutput(stdout), err: stderr, socket: c.socket, dialing: c.dialing,
+		open: func(context.Context, config.Config) (*machine, error) {
+			f := c.fake
+			if c.socket != "" {
+				t.Error("the store was opened beside the daemon")
+			}
+			if f.openErr != nil {
+				return nil, f.openErr
+			}
+			engine := &core.Engine{Store: f, Owners: f, Kernel: f}
+			return &machine{engine: engine, doctor: &core.Doctor{Engine: engine, Store: f, Owners: f, Kernel: f}, close: func() {}}, nil
+		},
+		plugins: func(context.Context, config.Config) ([]service.Plugin, error) { return somePlugins, nil },
+	}
 }
 
 var errBoom = errors.New("the engine said\nno")

@@ -12,6 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/unmoor/unmoor/core"
+	"github.com/unmoor/unmoor/internal/config"
 )
 
 var update = flag.Bool("update", false, "write the golden files anew")
@@ -189,32 +190,65 @@ func TestGolden(t *testing.T) {
 			for _, a := range strings.Fields(tt.args) {
 				args = append(args, strings.ReplaceAll(a, `\040`, " "))
 			}
+			path := filepath.Join("testdata", "golden", strings.ReplaceAll(tt.name, " ", "-")+".txt")
 			f := tt.on()
 			got := f.call(t, args...)
-			if got.code != tt.code {
-				t.Errorf("exit %d, want %d", got.code, tt.code)
-			}
-			text := fmt.Sprintf("$ unmoor %s\n%s-- stderr --\n%s-- exit %d\n", strings.Join(args, " "), got.stdout, got.stderr, got.code)
-			text = regexp.MustCompile(`\d+ (seconds|minutes|hours|days|weeks|months|years) ago`).ReplaceAllString(text, "some time ago")
-			text = regexp.MustCompile(`(CREATED|ago)  +`).ReplaceAllString(text, "$1  ")
-			text = regexp.MustCompile(`"revision": "[0-9a-f]{64}"`).ReplaceAllString(text, `"revision": "…"`)
-			path := filepath.Join("testdata", "golden", strings.ReplaceAll(tt.name, " ", "-")+".txt")
+			text := scrubbed(args, got)
 			if *update {
 				if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
 					t.Fatal(err)
 				}
 				return
 			}
-			want, err := os.ReadFile(path)
+			golden, err := os.ReadFile(path)
 			if err != nil {
 				t.Fatal(err)
 			}
-			if diff := cmp.Diff(string(want), text); diff != "" {
-				t.Errorf("(-%s +got):\n%s", path, diff)
+			check := func(f *fake, got call, want, text string) {
+				t.Helper()
+				if got.code != tt.code {
+					t.Errorf("exit %d, want %d", got.code, tt.code)
+				}
+				if diff := cmp.Diff(want, text); diff != "" {
+					t.Errorf("(-%s +got):\n%s", path, diff)
+				}
+				if tt.code == 2 && f.changes > 0 && !strings.Contains(tt.name, "several") && tt.name != "rm refused" && !strings.Contains(tt.args, "--repair") {
+					t.Errorf("refused, and %d changes were made", f.changes)
+				}
 			}
-			if tt.code == 2 && f.changes > 0 && !strings.Contains(tt.name, "several") && tt.name != "rm refused" && !strings.Contains(tt.args, "--repair") {
-				t.Errorf("refused, and %d changes were made", f.changes)
+			check(f, got, string(golden), text)
+
+			// The same through a daemon, which has its own configuration.
+			f = tt.on()
+			var protection core.Protection
+			want := string(golden)
+			switch args[0] {
+			case "--config":
+				protection = protectionOf(t, args[1])
+				want = strings.ReplaceAll(want, "unmoor --config "+args[1], "unmoor")
+				args = args[2:]
+			case "--runroot":
+				return // names a store, and so no daemon
 			}
+			got = caller{fake: f, socket: f.serve(t, protection)}.call(t, args...)
+			check(f, got, want, scrubbed(args, got))
 		})
 	}
+}
+
+// scrubbed is what a call printed, without what changes from day to day.
+func scrubbed(args []string, c call) string {
+	text := fmt.Sprintf("$ unmoor %s\n%s-- stderr --\n%s-- exit %d\n", strings.Join(args, " "), c.stdout, c.stderr, c.code)
+	text = regexp.MustCompile(`\d+ (seconds|minutes|hours|days|weeks|months|years) ago`).ReplaceAllString(text, "some time ago")
+	text = regexp.MustCompile(`(CREATED|ago)  +`).ReplaceAllString(text, "$1  ")
+	return regexp.MustCompile(`"revision": "[0-9a-f]{64}"`).ReplaceAllString(text, `"revision": "…"`)
+}
+
+func protectionOf(t *testing.T, file string) core.Protection {
+	t.Helper()
+	c, err := config.Load(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return protection(c, file)
 }

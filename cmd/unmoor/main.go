@@ -47,6 +47,20 @@ func openMachine(ctx context.Context, c config.Config, step func(string)) (*mach
 	if err != nil {
 		return nil, err
 	}
+	m, err := openStore(ctx, c, plugins, step)
+	if err != nil {
+		return nil, err
+	}
+	closeStore := m.close
+	m.close = func() {
+		plugins.Close()
+		closeStore()
+	}
+	return m, nil
+}
+
+// openStore opens the store and what looks at it, for plugins that are somebody else's to close.
+func openStore(ctx context.Context, c config.Config, plugins *hooks.Registry, step func(string)) (*machine, error) {
 	options := cstore.Options{
 		GraphRoot: c.Store.Root, RunRoot: c.Store.RunRoot, Driver: c.Store.Driver, DriverOptions: c.Store.Options,
 		ImageLabels: len(c.Protect.Labels) > 0,
@@ -66,10 +80,10 @@ func openMachine(ctx context.Context, c config.Config, step func(string)) (*mach
 	}
 	engine := &core.Engine{Store: store, Owners: plugins, Kernel: inspector}
 	return &machine{
-		engine: engine,
-		doctor: &core.Doctor{Engine: engine, Store: store, Owners: plugins, Kernel: inspector},
+		engine:  engine,
+		doctor:  &core.Doctor{Engine: engine, Store: store, Owners: plugins, Kernel: inspector},
+		process: inspector.Process,
 		close: func() {
-			plugins.Close()
 			if err := inspector.Close(); err != nil {
 				slog.Debug("close the view of processes and mounts", "error", err)
 			}

@@ -101,10 +101,7 @@ func pluginOptions(c config.Config) hooks.Options {
 	directory, hints := "/run/unmoor/plugins", "/var/lib/unmoor/hints"
 	if cstore.Rootless() {
 		directory = below(os.Getenv("XDG_RUNTIME_DIR"), "unmoor/plugins")
-		hints = below(os.Getenv("XDG_STATE_HOME"), "unmoor/hints")
-		if hints == "" {
-			hints = below(os.Getenv("HOME"), ".local/state/unmoor/hints")
-		}
+		hints = ofState("unmoor/hints")
 	}
 	if o.Directory == "" {
 		o.Directory = directory
@@ -113,6 +110,14 @@ func pluginOptions(c config.Config) hooks.Options {
 		o.Hints = hints
 	}
 	return o
+}
+
+// ofState is a path among what an ordinary user's programs keep; empty where nobody says where that is.
+func ofState(path string) string {
+	if p := below(os.Getenv("XDG_STATE_HOME"), path); p != "" {
+		return p
+	}
+	return below(os.Getenv("HOME"), filepath.Join(".local/state", path))
 }
 
 // below is a path in a directory; empty where that is not named.

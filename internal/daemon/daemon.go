@@ -10,7 +10,6 @@ import (
 
 	"github.com/varlink/go/varlink"
 
-	"github.com/unmoor/unmoor/core"
 	"github.com/unmoor/unmoor/internal/service"
 	"github.com/unmoor/unmoor/internal/wire"
 	removal "github.com/unmoor/unmoor/varlink/removal"
@@ -21,8 +20,6 @@ var ErrPluginUnknown = errors.New("no such plugin")
 
 // Options of a Daemon.
 type Options struct {
-	// Process says what process has a pid; nil is that it cannot be told.
-	Process func(pid int) (core.Process, bool)
 	// Logger is slog.Default if nil.
 	Logger *slog.Logger
 
@@ -162,7 +159,7 @@ func (d *Daemon) denied(ctx context.Context, s *Setup, by caller, method string)
 	if !write {
 		return
 	}
-	who := d.recordCaller(ctx, by)
+	who := s.recordCaller(ctx, by)
 	d.logger.Warn("a call was denied", "method", method, "uid", who.UID, "pid", who.PID, "command", who.Command, "unit", who.Unit)
 	// It is denied all the same, and the log says what was not written.
 	_ = d.audit(s, record{Event: "denied", Method: method, Caller: who, Unwritten: unwritten})

@@ -1,7 +1,6 @@
 package daemon
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -398,7 +397,6 @@ type scene struct {
 	daemon *Daemon
 	setup  *Setup
 	path   string
-	log    *bytes.Buffer
 	// audit is the path of the log.
 	audit string
 	stop  context.CancelFunc
@@ -412,7 +410,7 @@ func serve(t *testing.T, s Service, o Options) *scene {
 		t.Fatal(err)
 	}
 	dir := t.TempDir()
-	sc := &scene{T: t, path: filepath.Join(dir, "socket"), audit: filepath.Join(dir, "audit.log"), log: &bytes.Buffer{}, ended: make(chan struct{})}
+	sc := &scene{T: t, path: filepath.Join(dir, "socket"), audit: filepath.Join(dir, "audit.log"), ended: make(chan struct{})}
 	log, err := audit.Open(audit.Options{Path: sc.audit, MaxSize: 1 << 20, Keep: 1})
 	if err != nil {
 		t.Fatal(err)

@@ -119,8 +119,7 @@ func TestRemove(t *testing.T) {
 }
 
 func TestRemoveImage(t *testing.T) {
-	f := newFakeService(2)
-	s := serve(t, f, Options{})
+	s := serve(t, newFakeService(2), Options{})
 	for name, tt := range map[string]struct {
 		in     object
 		failed string
@@ -156,8 +155,9 @@ func TestRemoveImage(t *testing.T) {
 		len(last["deletedContainers"].([]any)) != 2 || last["reclaimedBytes"] != 100.0 {
 		t.Errorf("the end: %v", last)
 	}
-	f.err = fmt.Errorf("%w: the disk is gone", core.ErrStoreUnavailable)
-	if out, failed := s.call("RemoveImage", object{"image": "localhost/db:1"}); failed != "StoreUnavailable" || !strings.Contains(fmt.Sprint(out["reason"]), "the disk is gone") {
+	gone := newFakeService(0)
+	gone.err = fmt.Errorf("%w: the disk is gone", core.ErrStoreUnavailable)
+	if out, failed := serve(t, gone, Options{}).call("RemoveImage", object{"image": "localhost/db:1"}); failed != "StoreUnavailable" || !strings.Contains(fmt.Sprint(out["reason"]), "the disk is gone") {
 		t.Errorf("%v %s", out, failed)
 	}
 }
@@ -209,10 +209,11 @@ func TestWhatAnEarlierRemovalLeft(t *testing.T) {
 	if failed != "" || out["deletedImages"].([]any)[0] != id(1) || out["untagged"].([]any)[0] != "localhost/web:1" {
 		t.Errorf("%v %s", out, failed)
 	}
+	f = newFakeService(0)
 	f.remove = func(context.Context, service.Request, func(core.Progress)) (*service.Outcome, error) {
 		return &service.Outcome{Plan: &core.Plan{}, Problems: []error{errors.New("it got stuck"), &core.StaleError{Wanted: id(1), Now: id(2)}}}, nil
 	}
-	if out, failed := s.call("RemoveImage", object{"image": "localhost/web:1"}); failed != "PlanStale" || out["revision"] != id(2) {
+	if out, failed := serve(t, f, Options{}).call("RemoveImage", object{"image": "localhost/web:1"}); failed != "PlanStale" || out["revision"] != id(2) {
 		t.Errorf("%v %s", out, failed)
 	}
 }
@@ -403,7 +404,9 @@ func TestReplace(t *testing.T) {
 	}
 	s := serve(t, f, Options{})
 	var closed atomic.Bool
+	s.daemon.mu.Lock()
 	s.setup.Close = func() { closed.Store(true) }
+	s.daemon.mu.Unlock()
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		if out, failed, _ := s.all("RemoveImage", object{"image": "localhost/web:1", "force": "idle"}); failed != "" {
@@ -466,14 +469,23 @@ func TestAuditThatCannotBeWritten(t *testing.T) {
 // TestAuditThatBreaksOnTheWay: the removal is not lost, and its caller is told.
 func TestAuditThatBreaksOnTheWay(t *testing.T) {
 	f := newFakeService(0)
-	s := serve(t, f, Options{})
+	begun, broken := make(chan struct{}), make(chan struct{})
 	f.remove = func(ctx context.Context, r service.Request, progress func(core.Progress)) (*service.Outcome, error) {
+		close(begun)
+		<-broken
+		return f.carryOut(ctx, r, progress, nil)
+	}
+	s := serve(t, f, Options{})
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		<-begun
 		if err := s.setup.Audit.Close(); err != nil {
 			t.Error(err)
 		}
-		return f.carryOut(ctx, r, progress, nil)
-	}
+		close(broken)
+	})
 	all, failed, _ := s.all("Remove", object{"targets": object{"images": []string{"localhost/web:1"}}})
+	wg.Wait()
 	if failed != "" {
 		t.Fatal(failed)
 	}

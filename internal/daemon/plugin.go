@@ -50,7 +50,7 @@ func (h *handlers) UnregisterPlugin(ctx context.Context, c removal.VarlinkCall, 
 
 // announce writes down that a plugin is about to be registered or unregistered.
 func (h *handlers) announce(ctx context.Context, call *call, plugin string) error {
-	return h.audit(call.setup, record{Event: "begun", Method: call.method, Caller: h.recordCaller(ctx, call.caller),
+	return h.audit(call.setup, record{Event: "begun", Method: call.method, Caller: call.setup.recordCaller(ctx, call.caller),
 		Request: &requestRecord{Plugin: clip(plugin)}})
 }
 

@@ -56,8 +56,11 @@ func TestPrune(t *testing.T) {
 	if len(p["outcome"].(object)["results"].([]any)) != 1 || p["after"].(object)["available"] != 30.0 || all[0]["progress"] == nil {
 		t.Errorf("%v", all)
 	}
-	if len(f.images) != 1 {
-		t.Errorf("there is %v", f.images)
+	f.mu.Lock()
+	left := len(f.images)
+	f.mu.Unlock()
+	if left != 1 {
+		t.Errorf("there are %d images", left)
 	}
 	records := s.records()
 	if words(records) != "begun Prune, ended Prune" {
@@ -67,15 +70,14 @@ func TestPrune(t *testing.T) {
 	if !*begun.Request.Policy.All || (*begun.Request.Policy.Filters)[0] != "label!=keep" || begun.Touches[0] != id(2) || len(ended.Outcome.Done) != 2 {
 		t.Errorf("%+v %+v, %+v", begun, begun.Request, ended.Outcome)
 	}
-	f.err = errors.New("the store is away")
+	s = serve(t, &fakeService{err: errors.New("the store is away")}, Options{})
 	if out, failed := s.call("Prune", object{"policy": object{}}); failed != "OperationFailed" {
 		t.Errorf("%v %s", out, failed)
 	}
 }
 
 func TestGetUsage(t *testing.T) {
-	f := newFakeService(3)
-	s := serve(t, f, Options{})
+	s := serve(t, newFakeService(3), Options{})
 	all, failed, _ := s.all("GetUsage", nil)
 	if failed != "" || len(all) != 2+3+2+1 || all[0]["image"].(object)["id"] != id(1) || all[2]["container"].(object)["bytes"] != nil ||
 		all[5]["layer"].(object)["bytes"] != 100.0 || all[7]["totals"].(object)["graphRoot"] != "/graph" {
@@ -84,7 +86,7 @@ func TestGetUsage(t *testing.T) {
 	if _, failed := s.call("GetUsage", nil); failed != "org.varlink.service.ExpectedMore" {
 		t.Errorf("without more: %s", failed)
 	}
-	f.err = core.ErrStoreUnavailable
+	s = serve(t, &fakeService{err: core.ErrStoreUnavailable}, Options{})
 	if _, failed, _ = s.all("GetUsage", nil); failed != "StoreUnavailable" {
 		t.Errorf("a store that is away: %s", failed)
 	}

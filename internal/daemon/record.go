@@ -228,12 +228,12 @@ func recordAction(a core.Action, err error) actionRecord {
 }
 
 // recordCaller says of a caller what can be told.
-func (d *Daemon) recordCaller(ctx context.Context, c caller) *callerRecord {
+func (s *Setup) recordCaller(ctx context.Context, c caller) *callerRecord {
 	out := &callerRecord{UID: c.UID, GID: c.GID, PID: c.PID, User: userName(ctx, c.UID)}
-	if d.options.Process == nil {
+	if s.Process == nil {
 		return out
 	}
-	if p, ok := d.options.Process(c.PID); ok && p.UID == c.UID {
+	if p, ok := s.Process(c.PID); ok && p.UID == c.UID {
 		out.Command, out.Cgroup, out.Unit = clip(p.Command), clip(p.Cgroup), clip(p.Unit)
 	}
 	return out

@@ -144,7 +144,7 @@ func isRevision(s string) bool {
 // operate begins an operation or joins one, and writes down which.
 func (h *handlers) operate(ctx context.Context, t task, r *requestRecord) (*operation, error) {
 	call := callOf(ctx)
-	call.who = h.recordCaller(ctx, call.caller)
+	call.who = call.setup.recordCaller(ctx, call.caller)
 	h.hold(call.setup)
 	t.ended = func() { h.release(call.setup) }
 	o, joined, err := h.operations.enter(ctx, call.caller, t)

@@ -42,6 +42,8 @@ type Setup struct {
 	Audit *audit.Log
 	// PruneEvery is how often the daemon prunes by itself where the store's file system is full; 0 is never.
 	PruneEvery time.Duration
+	// Process says what process has a pid; nil is that it cannot be told.
+	Process func(pid int) (core.Process, bool)
 	// Close, where it is set, is called once nobody uses the setup any more.
 	Close func()
 
@@ -64,6 +66,9 @@ func (d *Daemon) Replace(s *Setup) {
 		old.close()
 	}
 }
+
+// Close closes the setup, once nothing is asked of the daemon any more.
+func (d *Daemon) Close() { d.Replace(&Setup{}) }
 
 // use is the present setup, until release.
 func (d *Daemon) use() *Setup {

@@ -185,7 +185,7 @@ func (c *Conn) giveUp(ctx context.Context, err error) error {
 		return nil
 	case ctx.Err() != nil && errors.Is(err, os.ErrDeadlineExceeded):
 		return ctx.Err()
-	case c.process != nil && (err == io.ErrUnexpectedEOF || errors.Is(err, unix.EPIPE) || errors.Is(err, unix.ECONNRESET)):
+	case c.process != nil && (errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, unix.EPIPE) || errors.Is(err, unix.ECONNRESET)):
 		return fmt.Errorf("%w (%s)", err, c.process)
 	}
 	return err
@@ -268,7 +268,7 @@ func (c *Conn) receive() ([]byte, error) {
 		}
 		n, err := c.read(room)
 		c.in.received(n)
-		if err == io.EOF || err == nil && n == 0 {
+		if errors.Is(err, io.EOF) || err == nil && n == 0 {
 			return nil, io.ErrUnexpectedEOF
 		}
 		if err != nil {

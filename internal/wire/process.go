@@ -15,7 +15,7 @@ import (
 // How long a process may take to end once its socket is closed, and after SIGTERM.
 const (
 	byItself = 200 * time.Millisecond
-	endGrace = 2 * time.Second
+	endGrace = 5 * time.Second
 )
 
 // process is one that a client's connection leads to.
@@ -23,6 +23,7 @@ type process struct {
 	cmd    *exec.Cmd
 	name   string
 	served bool // it is itself the service, and not on the way to it
+	grace  time.Duration
 	exited chan struct{}
 	err    error // of its exit, once exited is closed
 }
@@ -49,7 +50,7 @@ func (p *process) start(ctx context.Context, o DialOptions, hand func(*os.File))
 		conn.Close()
 		return nil, err
 	}
-	p.exited = make(chan struct{})
+	p.grace, p.exited = endGrace, make(chan struct{})
 	go p.wait()
 	c := NewConn(conn, o)
 	c.process = p
@@ -66,7 +67,7 @@ func (p *process) end() {
 	for _, next := range []struct {
 		after  time.Duration
 		signal syscall.Signal
-	}{{byItself, unix.SIGTERM}, {endGrace, unix.SIGKILL}} {
+	}{{byItself, unix.SIGTERM}, {p.grace, unix.SIGKILL}} {
 		timer := time.NewTimer(next.after)
 		select {
 		case <-p.exited:

@@ -1,0 +1,18 @@
+package hooks
+
+import (
+	"testing"
+	"time"
+)
+
+// SetSilence changes how long Stop and Remove may go without a reply.
+func SetSilence(t testing.TB, d time.Duration) { set(t, &silence, d) }
+
+// SetEndGrace changes how long a plugin's process has to end.
+func SetEndGrace(t testing.TB, d time.Duration) { set(t, &endGrace, d) }
+
+func set[T any](t testing.TB, at *T, v T) {
+	old := *at
+	*at = v
+	t.Cleanup(func() { *at = old })
+}
