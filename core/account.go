@@ -300,9 +300,10 @@ func (k *clerk) layers(of map[LayerID][]ImageID) {
 		}
 		one := LayerAccount{ID: l.ID, Bytes: l.Bytes, Images: append([]ImageID{}, of[l.ID]...), Owners: []string{}, ReadOnly: l.ReadOnly}
 		sum := &a.OfNothing
-		if len(one.Images) > 0 {
+		switch {
+		case len(one.Images) > 0:
 			sum, one.Fate = &a.OfImages, FateNow
-		} else {
+		case !l.ReadOnly:
 			sum.Count++
 		}
 		for _, id := range one.Images {

@@ -114,7 +114,21 @@ func (f *fake) Snapshot(ctx context.Context) (*core.Snapshot, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	return &core.Snapshot{Store: f.Info(), Images: slices.Clone(f.snapshot.Images), Containers: slices.Clone(f.snapshot.Containers)}, nil
+	s := &core.Snapshot{Store: f.Info(), Images: slices.Clone(f.snapshot.Images), Containers: slices.Clone(f.snapshot.Containers),
+		Layers: slices.Clone(f.snapshot.Layers)}
+	listed := make(map[core.LayerID]bool)
+	for _, i := range s.Images {
+		for id, bytes := range i.LayerSizes {
+			if !listed[id] {
+				listed[id] = true
+				s.Layers = append(s.Layers, core.StoredLayer{ID: id, Bytes: bytes})
+			}
+		}
+	}
+	for _, c := range s.Containers {
+		s.Layers = append(s.Layers, core.StoredLayer{ID: c.LayerID, Bytes: -1})
+	}
+	return s, nil
 }
 
 func (f *fake) ResolveImage(_ context.Context, s *core.Snapshot, reference string) (core.ImageID, string, error) {

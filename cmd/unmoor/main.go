@@ -13,6 +13,7 @@ import (
 	"github.com/unmoor/unmoor/core/kernel"
 	"github.com/unmoor/unmoor/hooks"
 	"github.com/unmoor/unmoor/internal/config"
+	"github.com/unmoor/unmoor/internal/usage"
 )
 
 func main() { os.Exit(run()) }
@@ -29,13 +30,16 @@ func run() int {
 	// middle of a removal. (To ignore the signal would be inherited by the engines.)
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 
-	a := &app{out: newOutput(os.Stdout), err: os.Stderr, step: failpoint(), socket: defaultSocket(), plugins: describePlugins}
-	a.open = func(ctx context.Context, c config.Config) (*machine, error) { return openMachine(ctx, c, a.step) }
+	a := &app{out: newOutput(os.Stdout), err: os.Stderr, in: os.Stdin, step: failpoint(), socket: defaultSocket(), plugins: describePlugins}
+	a.open = func(ctx context.Context, c config.Config) (*machine, error) {
+		return openMachine(ctx, c, a.labels, a.step)
+	}
 	return a.run(ctx, os.Args[1:])
 }
 
-// openMachine wires the real parts. step, where it is set, is told of the store's own steps too.
-func openMachine(ctx context.Context, c config.Config, step func(string)) (*machine, error) {
+// openMachine wires the real parts. labels is whether to read those of images. step, where it is set, is told of
+// the store's own steps too.
+func openMachine(ctx context.Context, c config.Config, labels bool, step func(string)) (*machine, error) {
 	if err := enterUserNamespace(c.Podman.Command); err != nil {
 		return nil, err
 	}
@@ -47,7 +51,7 @@ func openMachine(ctx context.Context, c config.Config, step func(string)) (*mach
 	if err != nil {
 		return nil, err
 	}
-	m, err := openStore(ctx, c, plugins, step)
+	m, err := openStore(ctx, c, plugins, labels, step)
 	if err != nil {
 		return nil, err
 	}
@@ -60,10 +64,10 @@ func openMachine(ctx context.Context, c config.Config, step func(string)) (*mach
 }
 
 // openStore opens the store and what looks at it, for plugins that are somebody else's to close.
-func openStore(ctx context.Context, c config.Config, plugins *hooks.Registry, step func(string)) (*machine, error) {
+func openStore(ctx context.Context, c config.Config, plugins *hooks.Registry, labels bool, step func(string)) (*machine, error) {
 	options := cstore.Options{
 		GraphRoot: c.Store.Root, RunRoot: c.Store.RunRoot, Driver: c.Store.Driver, DriverOptions: c.Store.Options,
-		ImageLabels: len(c.Protect.Labels) > 0,
+		ImageLabels: labels || len(c.Protect.Labels) > 0,
 		Logger:      slog.Default(),
 	}
 	if step != nil {
@@ -83,6 +87,8 @@ func openStore(ctx context.Context, c config.Config, plugins *hooks.Registry, st
 		engine:  engine,
 		doctor:  &core.Doctor{Engine: engine, Store: store, Owners: plugins, Kernel: inspector},
 		process: inspector.Process,
+		journal: usage.Of(store.Info().GraphRoot),
+		places:  store.Places(),
 		close: func() {
 			if err := inspector.Close(); err != nil {
 				slog.Debug("close the view of processes and mounts", "error", err)

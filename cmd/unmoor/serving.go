@@ -66,7 +66,7 @@ func (s *serving) setup(ctx context.Context, c config.Config, file string) (*dae
 	if err != nil {
 		return nil, err
 	}
-	m, err := openStore(ctx, c, s.registry, s.app.step)
+	m, err := openStore(ctx, c, s.registry, true, s.app.step)
 	if err != nil {
 		return nil, err
 	}
@@ -76,9 +76,10 @@ func (s *serving) setup(ctx context.Context, c config.Config, file string) (*dae
 		return nil, err
 	}
 	local, info := m.local(c, file, s.app.step), m.engine.Store.Info()
+	local.Journal = m.watch(ctx)
 	s.config, s.store = c, fmt.Sprintf("%s (%s)", info.GraphRoot, info.GraphDriver)
 	return &daemon.Setup{
-		Service: local, Plugins: roster{s.registry}, Access: access, Audit: log, Process: m.process,
+		Service: local, Plugins: roster{s.registry}, Access: access, Audit: log, Process: m.process, PruneEvery: pruneEvery(c.Prune),
 		Close: func() {
 			m.close()
 			if log == nil {

@@ -159,7 +159,7 @@ func (p *pruning) round(ctx context.Context, revision string, keep bool) (*core.
 		if err != nil {
 			return nil, err
 		}
-		if problem != nil {
+		if problem != nil && (p.policy.UnusedFor > 0 || p.policy.Wanted > 0) { // else nothing goes by it but an age
 			p.outcome.Problems = append(p.outcome.Problems, problem)
 		}
 		past = known

@@ -107,27 +107,29 @@ func (j *Journal) encode() ([]byte, error) {
 
 // Update changes the journal under its lock, and writes it so that after a crash there is the old one or
 // the new one. change is handed what is on the disk. A damaged journal is put aside, and begun anew. The
-// journal is returned as it is to be in any case; the problem is that it was damaged, or why it could not be
-// kept.
-func (f *File) Update(ctx context.Context, change func(*Journal)) (j *Journal, problem error) {
-	unlock, problem := f.lock(ctx)
-	if problem == nil {
+// journal is returned as it is to be in any case: lost is why what was known before is not in it, unwritten
+// why it could not be kept.
+func (f *File) Update(ctx context.Context, change func(*Journal)) (j *Journal, lost, unwritten error) {
+	unlock, unwritten := f.lock(ctx)
+	if unwritten == nil {
 		defer unlock()
-		j, problem = f.Read()
 	}
-	readable := problem == nil
-	if errors.Is(problem, ErrDamaged) {
-		err := os.Rename(f.path, f.path+".damaged")
-		problem, readable = errors.Join(problem, err), err == nil
-	}
-	if j == nil {
+	j, lost = f.Read()
+	if lost != nil {
 		j = &Journal{}
 	}
 	change(j)
-	if readable { // else what is there is not to be lost
-		problem = errors.Join(problem, f.write(j))
+	switch {
+	case unwritten != nil:
+	case errors.Is(lost, ErrDamaged):
+		unwritten = os.Rename(f.path, f.path+".damaged")
+	case lost != nil:
+		unwritten = lost // what is there is not to be lost for good
 	}
-	return j, problem
+	if unwritten == nil {
+		unwritten = f.write(j)
+	}
+	return j, lost, unwritten
 }
 
 func (f *File) write(j *Journal) error {

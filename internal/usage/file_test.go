@@ -24,9 +24,9 @@ func TestFile(t *testing.T) {
 	}
 	want := &Journal{Watched: at(1), Looked: at(3), Images: map[core.ImageID]Entry{fullID("a"): {Seen: at(1), Used: at(2)}, fullID("b"): {Seen: at(1)}}}
 	for range 2 {
-		got, err := f.Update(t.Context(), func(j *Journal) { *j = *want })
-		if err != nil || !cmp.Equal(got, want) {
-			t.Fatalf("update: %+v, %v", got, err)
+		got, lost, unwritten := f.Update(t.Context(), func(j *Journal) { *j = *want })
+		if lost != nil || unwritten != nil || !cmp.Equal(got, want) {
+			t.Fatalf("update: %+v, %v, %v", got, lost, unwritten)
 		}
 		if got, err := f.Read(); err != nil || !cmp.Equal(got, want) {
 			t.Errorf("read again: %s, %v", cmp.Diff(want, got), err)
@@ -64,9 +64,9 @@ func TestDamagedFile(t *testing.T) {
 			t.Errorf("%s: read with %v", name, err)
 		}
 		look := Look{Snapshot: store(0, named(fullID("b"))), At: at(1), From: at(1)}
-		j, problem := f.Update(t.Context(), func(j *Journal) { j.Note(look) })
-		if !errors.Is(problem, ErrDamaged) || len(j.Images) != 1 {
-			t.Errorf("%s: updated to %+v, %v", name, j, problem)
+		j, lost, unwritten := f.Update(t.Context(), func(j *Journal) { j.Note(look) })
+		if unwritten != nil || !errors.Is(lost, ErrDamaged) || len(j.Images) != 1 {
+			t.Errorf("%s: updated to %+v, %v, %v", name, j, lost, unwritten)
 		}
 		if kept, err := os.ReadFile(f.path + ".damaged"); err != nil || string(kept) != text {
 			t.Errorf("%s: it is not kept: %v", name, err)
@@ -83,9 +83,9 @@ func TestFileThatCannotBeWritten(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(root, "unmoor"), nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	j, err := Of(root).Update(t.Context(), func(j *Journal) { j.Watched = noon })
-	if err == nil || !j.Watched.Equal(noon) {
-		t.Errorf("%+v, %v", j, err)
+	j, _, unwritten := Of(root).Update(t.Context(), func(j *Journal) { j.Watched = noon })
+	if unwritten == nil || !j.Watched.Equal(noon) {
+		t.Errorf("%+v, %v", j, unwritten)
 	}
 	// A link is not followed.
 	root = t.TempDir()
@@ -99,6 +99,9 @@ func TestFileThatCannotBeWritten(t *testing.T) {
 	if _, err := f.Read(); err == nil || errors.Is(err, ErrDamaged) {
 		t.Errorf("read through a link: %v", err)
 	}
+	if _, lost, unwritten := f.Update(t.Context(), func(j *Journal) { j.Watched = noon }); lost == nil || unwritten == nil {
+		t.Errorf("written over a link: %v, %v", lost, unwritten)
+	}
 }
 
 // Nothing of what several processes see is lost.
@@ -108,14 +111,14 @@ func TestConcurrentUpdates(t *testing.T) {
 	digits := strings.Split("0123456789abcdef", "")
 	for _, digit := range digits {
 		wg.Go(func() {
-			_, err := Of(root).Update(t.Context(), func(j *Journal) {
+			_, lost, unwritten := Of(root).Update(t.Context(), func(j *Journal) {
 				if j.Images == nil {
 					*j = Journal{Watched: noon, Looked: noon, Images: map[core.ImageID]Entry{}}
 				}
 				j.Images[fullID(digit)] = Entry{Seen: noon}
 			})
-			if err != nil {
-				t.Error(err)
+			if lost != nil || unwritten != nil {
+				t.Error(lost, unwritten)
 			}
 		})
 	}

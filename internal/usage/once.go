@@ -2,6 +2,7 @@ package usage
 
 import (
 	"context"
+	"log/slog"
 	"time"
 
 	"github.com/unmoor/unmoor/core"
@@ -11,8 +12,8 @@ import (
 type Snapshot = func(context.Context) (*core.Snapshot, error)
 
 // Past looks at the store once, and says what is known of its images' past. keep is whether the look is
-// written down. problem is what went wrong with the journal: the past is then what can be told without. err
-// is that the store cannot be read.
+// written down; where that does not work, it is logged. problem is that what was known before is lost: the past
+// is then what can be told without. err is that the store cannot be read.
 func (f *File) Past(ctx context.Context, snapshot Snapshot, keep bool) (past map[core.ImageID]core.Past, problem, err error) {
 	at := time.Now().Round(0)
 	s, err := snapshot(ctx)
@@ -28,6 +29,9 @@ func (f *File) Past(ctx context.Context, snapshot Snapshot, keep bool) (past map
 		note(j)
 		return j.Past(), problem, nil
 	}
-	j, problem := f.Update(ctx, note)
-	return j.Past(), problem, nil
+	j, lost, unwritten := f.Update(ctx, note)
+	if unwritten != nil {
+		slog.Warn("the use of images is not written down", "error", unwritten)
+	}
+	return j.Past(), lost, nil
 }

@@ -151,12 +151,15 @@ func (w *Watch) flush(ctx context.Context) {
 
 func (w *Watch) writeLocked(ctx context.Context) {
 	mine := w.journal
-	_, err := w.file.Update(ctx, func(disk *Journal) {
+	_, lost, unwritten := w.file.Update(ctx, func(disk *Journal) {
 		mine.Merge(disk)
 		*disk = *mine
 	})
-	if err != nil {
-		w.logger.Warn("the use of images is not written down", "error", err)
+	if lost != nil {
+		w.logger.Warn("what others have seen of the use of images is lost", "error", lost)
+	}
+	if unwritten != nil {
+		w.logger.Warn("the use of images is not written down", "error", unwritten)
 	}
 	w.written, w.dirty = time.Now(), false
 }
