@@ -127,6 +127,10 @@ func (p *pruning) plan(ctx context.Context, revision string, keep bool) error {
 		if revision != "" {
 			return &core.StaleError{Wanted: revision, Now: "none"}
 		}
+		if keep { // whoever prunes every few minutes has no other watch
+			_, err := p.past(ctx, keep)
+			return err
+		}
 		return nil // no engine is asked
 	}
 	plan, err := p.round(ctx, revision, keep)
@@ -153,16 +157,9 @@ func (p *pruning) further(ctx context.Context) (*core.Plan, error) {
 
 // round makes the plan of a round, and notes how what it takes is called.
 func (p *pruning) round(ctx context.Context, revision string, keep bool) (*core.Plan, error) {
-	var past map[core.ImageID]core.Past
-	if p.Journal != nil {
-		known, problem, err := p.Journal.Past(ctx, p.Engine.Store.Snapshot, keep)
-		if err != nil {
-			return nil, err
-		}
-		if problem != nil && (p.policy.UnusedFor > 0 || p.policy.Wanted > 0) { // else nothing goes by it but an age
-			p.outcome.Problems = append(p.outcome.Problems, problem)
-		}
-		past = known
+	past, err := p.past(ctx, keep)
+	if err != nil {
+		return nil, err
 	}
 	if asksForLabels(p.policy) {
 		snapshot, err := p.Engine.Store.Snapshot(ctx)
@@ -199,6 +196,18 @@ func (p *pruning) round(ctx context.Context, revision string, keep bool) (*core.
 		p.outcome.References, p.outcome.Names = append(p.outcome.References, reference), append(p.outcome.Names, name)
 	}
 	return plan, nil
+}
+
+// past is what is known of the images' past; nothing where there is no journal.
+func (p *pruning) past(ctx context.Context, keep bool) (map[core.ImageID]core.Past, error) {
+	if p.Journal == nil {
+		return nil, nil
+	}
+	past, problem, err := p.Journal.Past(ctx, p.Engine.Store.Snapshot, keep)
+	if problem != nil && (p.policy.UnusedFor > 0 || p.request.WhenFull) { // else nothing goes by it but an age
+		p.outcome.Problems = append(p.outcome.Problems, problem)
+	}
+	return past, err
 }
 
 // stillFull measures anew, and says whether the next round has something to do.

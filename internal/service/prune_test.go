@@ -234,6 +234,9 @@ func TestPruneWhenFull(t *testing.T) {
 	if err != nil || done.Wanted != 0 || len(done.Plan.Removals) > 0 || done.After != nil || len(f.snapshot.Images) != 7 {
 		t.Errorf("%v %+v", err, done)
 	}
+	if looks := l.Journal.(*journal).keeps; !looks[len(looks)-1] || len(looks) != 3 {
+		t.Errorf("where it is not full, the use of images is looked at all the same: %v", looks)
+	}
 	if _, err := l.PlanPrune(t.Context(), PruneRequest{WhenFull: true, Revision: planned.Plan.Revision}); !errors.Is(err, core.ErrPlanStale) {
 		t.Errorf("the plan of what is full no more: %v", err)
 	}

@@ -10,8 +10,8 @@
 //
 // After a break in the watch the store itself helps: a container comes and goes with a layer, and so no
 // image was used after the last change of the directory that holds the layers, but by what is still there.
-// What is missed are mounts of images that begin and end within the break, and containers that live for
-// less than the time between two looks of a watch.
+// What is missed are mounts of images that begin and end within the break, and in a watch containers that
+// live for less than the time between two looks, a tenth of a second as a rule.
 //
 // Hazard. A clock that is set forward makes everything seem long unused.
 //

@@ -13,11 +13,12 @@ import (
 	"github.com/unmoor/unmoor/core"
 )
 
-// The pace of a watch. Each store changes in bursts: it is looked at once it has been quiet for a moment,
-// and before long in any case.
+// The pace of a watch. What changes is looked at soon, for a container may live for a moment only; but looks
+// take no more than one part of so many of the time.
 const (
-	quiet   = 200 * time.Millisecond
-	longest = time.Second
+	soon  = 20 * time.Millisecond // what has a layer has its record then
+	pause = 100 * time.Millisecond
+	oneOf = 10
 	// between is how far two looks lie apart where nothing changes; each is written down.
 	between = 5 * time.Minute
 	// unwritten is how long what was seen may be in memory alone.
@@ -61,10 +62,8 @@ func (w *Watch) Run(ctx context.Context) error {
 	w.look(ctx, true)
 	tick := time.NewTicker(between)
 	defer tick.Stop()
-	// due is when the store is to be looked at, by the latest at last.
-	var due *time.Timer
-	var now <-chan time.Time
-	var last time.Time
+	var due <-chan time.Time
+	var next time.Time // not before that
 	for {
 		select {
 		case <-ctx.Done():
@@ -78,19 +77,17 @@ func (w *Watch) Run(ctx context.Context) error {
 			w.logger.Warn("what changes in the store is not told", "error", err)
 			w.broken()
 		case _, open := <-watcher.Events:
-			switch {
-			case !open:
+			if !open {
 				return errors.New("watch the store: the kernel tells no more of it")
-			case now == nil:
-				last = time.Now().Add(longest)
-				due = time.NewTimer(quiet)
-				now = due.C
-			default:
-				due.Reset(min(quiet, time.Until(last)))
 			}
-		case <-now:
-			now = nil
+			if due == nil {
+				due = time.After(max(soon, time.Until(next)))
+			}
+		case <-due:
+			due = nil
+			began := time.Now()
 			w.look(ctx, false)
+			next = time.Now().Add(max(pause, oneOf*time.Since(began)))
 		case <-tick.C:
 			w.look(ctx, true)
 		}
