@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
 // pruned is what `unmoor prune --format json` says.
@@ -153,6 +154,40 @@ func TestPrune(t *testing.T) {
 		if again := s.unmoor(append(all, "--force")...).wantCode(t, 0).pruned(t); len(again.Plan.Removals) > 0 {
 			t.Errorf("and once more: %+v", again)
 		}
+	})
+}
+
+// TestPruneCRIO: pods of CRI-O go whole or stay whole, what it pins stays, and while it does not answer nothing
+// of it is touched.
+func TestPruneCRIO(t *testing.T) {
+	on(t, []string{"overlay"}, func(t *testing.T, s *scenario) {
+		n := newNode(s)
+		live, mixed, over := n.pod("live", cri.NamespaceMode_POD), n.pod("mixed", cri.NamespaceMode_CONTAINER), n.pod("over", cri.NamespaceMode_CONTAINER)
+		runs := []process{n.firstProcess(n.run(live, "app", image, "sleep", "1000")), n.firstProcess(n.run(mixed, "app", image, "sleep", "1000"))}
+		n.exited(mixed, "init", image)
+		n.exited(over, "job", image)
+		if _, err := n.runtime.StopPodSandbox(t.Context(), &cri.StopPodSandboxRequest{PodSandboxId: over}); err != nil {
+			t.Fatal(err)
+		}
+		free := s.importImage("image", "localhost/unmoor/free:1")
+		before, pods := n.lists()
+
+		n.down()
+		r := n.unmoor(append(all, "--force")...).wantCode(t, 0).wantSaid(t, "owner_unavailable")
+		if p := r.pruned(t); len(p.Plan.Removals) > 0 || len(p.Prune.Kept) == 0 {
+			t.Errorf("while CRI-O does not answer: %v", r)
+		}
+		n.up()
+		n.unmoor(append(all, "--force")...).wantCode(t, 0)
+		after, left := n.lists()
+		if len(after) != len(before)-1 || len(left) != len(pods)-1 || strings.Contains(fmt.Sprint(left), over) {
+			t.Errorf("of %v %v there are %v %v", before, pods, after, left)
+		}
+		wantAlive(t, runs...)
+		if s.hasImage(free) || !s.hasImage(n.target) || len(s.images()) != 2 {
+			t.Errorf("there are %v", s.images())
+		}
+		s.check()
 	})
 }
 

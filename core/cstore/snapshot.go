@@ -2,6 +2,7 @@ package cstore
 
 import (
 	"context"
+	"errors"
 	"maps"
 	"os"
 	"path/filepath"
@@ -38,10 +39,11 @@ func (s *Store) Snapshot(ctx context.Context) (*core.Snapshot, error) {
 func (s *Store) changed() (last time.Time) {
 	for _, home := range s.homes {
 		info, err := os.Stat(home)
-		if err != nil {
+		switch {
+		case errors.Is(err, os.ErrNotExist): // as of an additional store without any
+		case err != nil:
 			return time.Time{}
-		}
-		if info.ModTime().After(last) {
+		case info.ModTime().After(last):
 			last = info.ModTime()
 		}
 	}

@@ -110,9 +110,9 @@ func homes(lib storage.Store, additional []string) []string {
 	return dirs
 }
 
-// Places are the directories that change when a container comes or goes.
+// Places are the directories that change when a container comes or goes: its layer is in the store itself.
 func (s *Store) Places() []string {
-	return append(slices.Clone(s.homes), filepath.Join(s.info.GraphRoot, s.info.GraphDriver+"-containers"))
+	return []string{s.homes[0], filepath.Join(s.info.GraphRoot, s.info.GraphDriver+"-containers")}
 }
 
 // Info says which store it is.

@@ -59,7 +59,7 @@ func (h *handlers) pruneTask(call *call, r service.PruneRequest) task {
 	return task{
 		key: "prune " + string(key),
 		resolve: func(ctx context.Context) ([]string, error) {
-			p, err := call.setup.Service.PlanPrune(ctx, r)
+			p, err := h.planPrune(ctx, call.setup, r)
 			if err != nil {
 				return nil, err
 			}
@@ -205,6 +205,7 @@ func (d *Daemon) keepClean(ctx context.Context) {
 		"failed", failed, "bytes", bytes, "kept", len(p.Kept), "low", p.Thresholds.Low, "used", used)
 }
 
+// planPrune waits for its turn among those that look.
 func (d *Daemon) planPrune(ctx context.Context, s *Setup, r service.PruneRequest) (*service.Pruned, error) {
 	done, err := d.gate.look(ctx)
 	if err != nil {

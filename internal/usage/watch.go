@@ -35,8 +35,10 @@ type Watch struct {
 	// mu guards what follows, and is held during a look, so that looks come one after the other.
 	mu      sync.Mutex
 	journal *Journal
-	// from is since when no change of the store was missed; zero where some may have been.
-	from time.Time
+	// watching is whether changes of the store are told, and from since when none was missed; zero where some
+	// may have been.
+	watching bool
+	from     time.Time
 	// written is when the journal was written last, dirty whether there is more to write.
 	written time.Time
 	dirty   bool
@@ -59,6 +61,8 @@ func (w *Watch) Run(ctx context.Context) error {
 			return fmt.Errorf("watch the store: %w", err)
 		}
 	}
+	w.tell(true)
+	defer w.tell(false)
 	w.look(ctx, true)
 	tick := time.NewTicker(between)
 	defer tick.Stop()
@@ -92,6 +96,13 @@ func (w *Watch) Run(ctx context.Context) error {
 			w.look(ctx, true)
 		}
 	}
+}
+
+// tell says whether changes are told from now on.
+func (w *Watch) tell(watching bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.watching, w.from = watching, time.Time{}
 }
 
 // broken says that a change may have been missed.
@@ -129,10 +140,14 @@ func (w *Watch) lookLocked(ctx context.Context) error {
 			w.journal = &Journal{}
 		}
 	}
-	if w.from.IsZero() {
-		w.from = at
+	look := Look{Snapshot: s, At: at, From: at}
+	if w.watching {
+		if w.from.IsZero() {
+			w.from = at
+		}
+		look.From = w.from
 	}
-	w.journal.Note(Look{Snapshot: s, At: at, From: w.from})
+	w.journal.Note(look)
 	w.dirty = true
 	return nil
 }

@@ -153,7 +153,7 @@ func TestRunInAStorm(t *testing.T) {
 // What a watch could not see is no longer taken for unused: it watches anew from when it sees again.
 func TestRunThatDoesNotSee(t *testing.T) {
 	p := newPlace(t)
-	w, _ := watch(t, p)
+	w, end := watch(t, p)
 	from := func() time.Time {
 		w.mu.Lock()
 		defer w.mu.Unlock()
@@ -175,6 +175,10 @@ func TestRunThatDoesNotSee(t *testing.T) {
 	w.broken()
 	if _, _, err := w.Past(t.Context(), nil, false); err != nil || !from().After(began) {
 		t.Error(err)
+	}
+	end()
+	if _, _, err := w.Past(t.Context(), nil, false); err != nil || !from().IsZero() {
+		t.Errorf("%v, and it watches no more since %v", err, from())
 	}
 }
 
