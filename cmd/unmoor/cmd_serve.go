@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net"
 	"os"
@@ -11,6 +12,7 @@ import (
 	"path/filepath"
 	"sync"
 	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
@@ -51,9 +53,22 @@ func (a *app) serve(cmd *cobra.Command, socket string) error {
 	if err := checkStore(a.config.Store); err != nil {
 		return err
 	}
+	if err := refuseSockets(); err != nil {
+		return err
+	}
+	if os.Geteuid() != 0 {
+		os.Unsetenv("WATCHDOG_PID") // which is ours: who feeds it is the process in the user namespace
+	}
+	beginPause(cmd.Context(), a.config.Podman.Command)
 	if err := enterUserNamespace(a.config.Podman.Command); err != nil {
 		return err
 	}
+	ctx, release, err := withParent(cmd.Context())
+	if err != nil {
+		return err
+	}
+	defer release()
+	cmd.SetContext(ctx)
 	hangup := make(chan os.Signal, 1)
 	signal.Notify(hangup, syscall.SIGHUP)
 	defer signal.Stop(hangup)
@@ -65,7 +80,7 @@ func (a *app) serve(cmd *cobra.Command, socket string) error {
 	if err != nil {
 		return errors.Join(err, sockets.close())
 	}
-	return s.run(cmd.Context(), sockets, hangup)
+	return s.run(ctx, sockets, hangup)
 }
 
 // logAsService has the journal know how much each record weighs. The level can be set anew.
@@ -116,7 +131,7 @@ func (a *app) sockets(path string) (sockets, error) {
 	if path == "" {
 		return sockets{}, errors.New("$XDG_RUNTIME_DIR is not set, and so there is no usual place for the socket: name one with --socket")
 	}
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+	if err := makeDirectory(filepath.Dir(path)); err != nil {
 		return sockets{}, fmt.Errorf("make the directory of the socket: %w", err)
 	}
 	l, err := wire.Listen(path, os.FileMode(a.config.Service.Mode))
@@ -127,6 +142,18 @@ func (a *app) sockets(path string) (sockets, error) {
 		return sockets{}, err
 	}
 	return sockets{listeners: []net.Listener{l}}, nil
+}
+
+// makeDirectory makes a directory that others can pass through, whatever the umask. One that is there stays
+// as it is.
+func makeDirectory(path string) error {
+	if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if err := os.MkdirAll(path, 0o755); err != nil {
+		return err
+	}
+	return os.Chmod(path, 0o755)
 }
 
 // run serves until ctx ends, or the last of the connections that were passed in.
@@ -172,20 +199,29 @@ func (s *serving) run(ctx context.Context, sockets sockets, hangup <-chan os.Sig
 	}
 	sdnotify.Ready(s.status())
 	slog.Info("the service is ready", "store", s.store, "version", version)
+	patience := context.WithoutCancel(ctx)
 	for {
 		select {
 		case <-hangup:
 			s.reload(ctx)
 			continue
 		case <-ctx.Done():
-		case <-serveCtx.Done(): // something broke
+		case <-serveCtx.Done(): // a listener broke
 		case <-connected:
+		case err = <-s.broken:
+			// What waits for the locks that this process holds waits for its end.
+			var cancel context.CancelFunc
+			patience, cancel = context.WithTimeout(patience, 5*time.Second)
+			defer cancel()
+			slog.Error("the store broke under the service, which ends so that all locks are released", "error", err)
 		}
 		break
 	}
 	sdnotify.Stopping("Ending what is being done")
 	slog.Info("the service stops")
-	err = s.daemon.Stop(context.WithoutCancel(ctx))
+	if stopped := s.daemon.Stop(patience); err != nil || stopped != nil {
+		return errors.Join(err, stopped) // without waiting for what may never end
+	}
 	stop()
 	err = errors.Join(err, group.Wait())
 	s.close()

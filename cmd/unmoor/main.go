@@ -43,7 +43,7 @@ func openMachine(ctx context.Context, c config.Config, labels bool, step func(st
 	if err := enterUserNamespace(c.Podman.Command); err != nil {
 		return nil, err
 	}
-	entries, err := entries(ctx, c)
+	entries, err := entries(c)
 	if err != nil {
 		return nil, err
 	}
@@ -51,7 +51,7 @@ func openMachine(ctx context.Context, c config.Config, labels bool, step func(st
 	if err != nil {
 		return nil, err
 	}
-	m, err := openStore(ctx, c, plugins, labels, step)
+	m, err := openStore(ctx, c, plugins, storeOptions{labels: labels, step: step})
 	if err != nil {
 		return nil, err
 	}
@@ -63,16 +63,26 @@ func openMachine(ctx context.Context, c config.Config, labels bool, step func(st
 	return m, nil
 }
 
+// storeOptions are what a configuration does not say of a store.
+type storeOptions struct {
+	// labels is whether to read those of images.
+	labels bool
+	// step is told of the store's own steps, broken when this process can do no more than end.
+	step   func(string)
+	broken func(error)
+}
+
 // openStore opens the store and what looks at it, for plugins that are somebody else's to close.
-func openStore(ctx context.Context, c config.Config, plugins *hooks.Registry, labels bool, step func(string)) (*machine, error) {
+func openStore(ctx context.Context, c config.Config, plugins *hooks.Registry, o storeOptions) (*machine, error) {
 	options := cstore.Options{
 		GraphRoot: c.Store.Root, RunRoot: c.Store.RunRoot, Driver: c.Store.Driver, DriverOptions: c.Store.Options,
-		ImageLabels: labels || len(c.Protect.Labels) > 0,
+		ImageLabels: o.labels || len(c.Protect.Labels) > 0,
 		Logger:      slog.Default(),
+		Broken:      o.broken,
 	}
-	if step != nil {
+	if o.step != nil {
 		// The engine has a delete_container of its own.
-		options.Step = func(name string) { step("store_" + name) }
+		options.Step = func(name string) { o.step("store_" + name) }
 	}
 	store, err := cstore.Open(ctx, options)
 	if err != nil {

@@ -29,16 +29,19 @@ type serving struct {
 
 	registry *hooks.Registry
 	daemon   *daemon.Daemon
-	// config is in force.
+	// config is in force, and came from a file, or from none.
 	config config.Config
+	file   string
 	// store is what is served, for people.
 	store string
+	// broken has why the service can do no more than end.
+	broken chan error
 }
 
 func (a *app) newServing(cmd *cobra.Command, level *slog.LevelVar) (*serving, error) {
 	ctx := cmd.Context()
-	s := &serving{app: a, cmd: cmd, level: level}
-	entries, err := entries(ctx, a.config)
+	s := &serving{app: a, cmd: cmd, level: level, broken: make(chan error, 1)}
+	entries, err := entries(a.config)
 	if err != nil {
 		return nil, err
 	}
@@ -66,7 +69,12 @@ func (s *serving) setup(ctx context.Context, c config.Config, file string) (*dae
 	if err != nil {
 		return nil, err
 	}
-	m, err := openStore(ctx, c, s.registry, true, s.app.step)
+	m, err := openStore(ctx, c, s.registry, storeOptions{labels: true, step: s.app.step, broken: func(err error) {
+		select {
+		case s.broken <- err:
+		default: // one reason is enough
+		}
+	}})
 	if err != nil {
 		return nil, err
 	}
@@ -77,7 +85,7 @@ func (s *serving) setup(ctx context.Context, c config.Config, file string) (*dae
 	}
 	local, info := m.local(c, file, s.app.step), m.engine.Store.Info()
 	local.Journal = m.watch(ctx)
-	s.config, s.store = c, fmt.Sprintf("%s (%s)", info.GraphRoot, info.GraphDriver)
+	s.config, s.file, s.store = c, file, fmt.Sprintf("%s (%s)", info.GraphRoot, info.GraphDriver)
 	return &daemon.Setup{
 		Service: local, Plugins: roster{s.registry}, Access: access, Audit: log, Process: m.process, PruneEvery: pruneEvery(c.Prune),
 		Close: func() {
@@ -115,7 +123,11 @@ func openAudit(c config.Audit) (*audit.Log, error) {
 func (s *serving) reload(ctx context.Context) {
 	sdnotify.Reloading()
 	c, file, err := s.app.effective(s.cmd)
-	if err == nil {
+	switch {
+	case err != nil:
+	case file == "" && s.file != "": // what it protected would go without a word
+		err = fmt.Errorf("%s is gone: start the service again to go on without it", s.file)
+	default:
 		err = s.replace(ctx, c, file)
 	}
 	if err != nil {
@@ -131,24 +143,24 @@ func (s *serving) replace(ctx context.Context, c config.Config, file string) err
 	if err := checkStore(c.Store); err != nil {
 		return err
 	}
-	entries, err := entries(ctx, c)
+	entries, err := entries(c)
 	if err != nil {
 		return err
 	}
-	before, store := s.config, s.store
+	before := *s
 	setup, err := s.setup(ctx, c, file)
 	if err != nil {
 		return err
 	}
 	// The last that can fail; it changes the plugins of removals that go on, too.
 	if err := s.registry.Configure(entries); err != nil {
-		s.config, s.store = before, store
+		s.config, s.file, s.store = before.config, before.file, before.store
 		setup.Close()
 		return err
 	}
 	s.daemon.Replace(setup)
 	s.level.Set(logLevel(c.Log.Level))
-	for section, differs := range map[string]bool{"service": before.Service != c.Service, "plugins": before.Plugins != c.Plugins} {
+	for section, differs := range map[string]bool{"service": before.config.Service != c.Service, "plugins": before.config.Plugins != c.Plugins} {
 		if differs {
 			slog.Warn("this section is taken with the next start of the service", "section", section)
 		}

@@ -36,8 +36,9 @@ type Store struct {
 	configsMu sync.Mutex
 	configs   map[configKey]imageConfig
 
-	// step is Options.Step.
-	step func(name string)
+	// step is Options.Step, broken is Options.Broken.
+	step   func(name string)
+	broken func(error)
 }
 
 var _ core.Store = (*Store)(nil)
@@ -61,7 +62,7 @@ func Open(ctx context.Context, options Options) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{options: resolved, imageLabels: options.ImageLabels, logger: options.Logger, step: options.Step}
+	s := &Store{options: resolved, imageLabels: options.ImageLabels, logger: options.Logger, step: options.Step, broken: options.Broken}
 	if s.logger == nil {
 		s.logger = slog.New(slog.DiscardHandler)
 	}
@@ -197,6 +198,9 @@ func (s *Store) guard(what string, f func() error) (err error) {
 				library.crashed = make(map[string]error)
 			}
 			library.crashed[root] = err
+			if s.broken != nil {
+				s.broken(err)
+			}
 		}
 	}()
 	if err := f(); err != nil {

@@ -225,8 +225,7 @@ func (l *Log) begin() error {
 	}
 	if err != nil {
 		f.Close()
-		os.Remove(next)
-		return err
+		return errors.Join(err, os.Remove(next))
 	}
 	_ = l.file.Close() // each of its records is on the disk
 	l.file, l.size, l.reserved, l.told = f, 0, reserve, false

@@ -94,26 +94,32 @@ func (f *fakeService) container(reference string) (int, error) {
 	return 0, fmt.Errorf("%s: %w", reference, core.ErrContainerUnknown)
 }
 
-func (f *fakeService) Resolve(_ context.Context, t service.Targets) (ids []string, refusals []service.Refusal, err error) {
+func (f *fakeService) Resolve(_ context.Context, t service.Targets) (*service.Meaning, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	m := &service.Meaning{}
 	for _, reference := range t.Images {
 		i, err := f.image(reference)
 		if err != nil {
-			refusals = append(refusals, service.Refusal{Reference: reference, Err: err})
+			m.Refusals = append(m.Refusals, service.Refusal{Reference: reference, Err: err})
 			continue
 		}
-		ids = append(ids, string(f.images[i].ID))
+		m.Targets = append(m.Targets, string(f.images[i].ID))
+		for _, c := range f.containers {
+			if c.ImageID == f.images[i].ID {
+				m.Along = append(m.Along, string(c.ID))
+			}
+		}
 	}
 	for _, reference := range t.Containers {
 		i, err := f.container(reference)
 		if err != nil {
-			refusals = append(refusals, service.Refusal{Reference: reference, Err: err})
+			m.Refusals = append(m.Refusals, service.Refusal{Reference: reference, Err: err})
 			continue
 		}
-		ids = append(ids, string(f.containers[i].ID))
+		m.Targets = append(m.Targets, string(f.containers[i].ID))
 	}
-	return ids, refusals, f.err
+	return m, f.err
 }
 
 func (f *fakeService) Plan(ctx context.Context, r service.Request) (*service.Outcome, error) {

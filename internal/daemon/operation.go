@@ -10,6 +10,8 @@ import (
 	"slices"
 	"sync"
 
+	"golang.org/x/sync/semaphore"
+
 	"github.com/unmoor/unmoor/core"
 	"github.com/unmoor/unmoor/internal/service"
 )
@@ -20,6 +22,8 @@ const (
 	operationsWaiting = 128
 	// operationsOfUser wait or run for one user who is not root.
 	operationsOfUser = 32
+	// resolvesAtOnce is how many callers find out at once what they have asked for.
+	resolvesAtOnce = 8
 )
 
 var (
@@ -29,10 +33,10 @@ var (
 
 // task is what an operation does.
 type task struct {
-	// key is what makes two tasks the same, beside what they touch.
+	// key is what was asked for, and how.
 	key string
-	// resolve says what the task touches now, by full IDs. nil is that it may touch anything.
-	resolve func(ctx context.Context) ([]string, error)
+	// resolve says what that means now. nil is that the task may touch anything.
+	resolve func(ctx context.Context) (*service.Meaning, error)
 	// run does it. It ends between two actions where ctx does.
 	run func(ctx context.Context, o *operation) (result, error)
 	// ended, where it is set, is called at the end of an operation that was begun.
@@ -49,7 +53,8 @@ type result struct {
 // operations runs tasks. Of two that are the same there is one; two that touch the same run one after the
 // other, in the order in which they came; others run side by side.
 type operations struct {
-	logger *slog.Logger
+	logger    *slog.Logger
+	resolving *semaphore.Weighted
 
 	// mu guards what follows, and the operations' own state where that is said.
 	mu sync.Mutex
@@ -72,7 +77,7 @@ type operation struct {
 	cancel context.CancelFunc
 
 	// operations.mu guards these.
-	touches touches
+	touches *touches
 	callers int
 	running bool
 	// granted is closed when it may run.
@@ -91,53 +96,68 @@ type operation struct {
 	err    error
 }
 
-// touches is a set of IDs; nil is everything.
-type touches map[string]bool
+// touches is what an operation touches, by full IDs: its targets, and what may go with them. nil is
+// everything.
+type touches struct{ targets, all map[string]bool }
 
-func touching(ids []string) touches {
-	t := make(touches, len(ids))
-	for _, id := range ids {
-		t[id] = true
+func touching(m *service.Meaning) *touches {
+	t := &touches{make(map[string]bool), make(map[string]bool)}
+	for _, id := range m.Targets {
+		t.targets[id], t.all[id] = true, true
+	}
+	for _, id := range m.Along {
+		t.all[id] = true
 	}
 	return t
 }
 
-func (t touches) overlaps(other touches) bool {
+func (t *touches) overlaps(other *touches) bool {
 	if t == nil || other == nil {
 		return true
 	}
-	if len(t) > len(other) {
-		t, other = other, t
+	few, many := t.all, other.all
+	if len(few) > len(many) {
+		few, many = many, few
 	}
-	for id := range t {
-		if other[id] {
+	for id := range few {
+		if many[id] {
 			return true
 		}
 	}
 	return false
 }
 
-func (t touches) equals(other touches) bool {
-	if len(t) != len(other) || (t == nil) != (other == nil) {
-		return false
+// covers is whether an operation that touches t is one for another's targets, too: of the same request,
+// that is, of which it may have done a part.
+func (t *touches) covers(other *touches) bool {
+	if t == nil || other == nil {
+		return t == other
 	}
-	for id := range t {
-		if !other[id] {
+	for id := range other.targets {
+		if !t.targets[id] {
 			return false
 		}
 	}
-	return true
+	return len(other.targets) > 0 || len(t.targets) == 0
+}
+
+func newOperations(logger *slog.Logger) *operations {
+	return &operations{logger: logger, resolving: semaphore.NewWeighted(resolvesAtOnce)}
 }
 
 // enter begins an operation, or joins the one that does the same. The caller leaves it with leave.
 func (a *operations) enter(ctx context.Context, by caller, t task) (o *operation, joined bool, err error) {
-	var touched touches
+	var touched *touches
 	if t.resolve != nil {
-		ids, err := t.resolve(ctx)
+		if err := a.resolving.Acquire(ctx, 1); err != nil {
+			return nil, false, err
+		}
+		meaning, err := t.resolve(ctx)
+		a.resolving.Release(1)
 		if err != nil {
 			return nil, false, err
 		}
-		touched = touching(ids)
+		touched = touching(meaning)
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -145,7 +165,7 @@ func (a *operations) enter(ctx context.Context, by caller, t task) (o *operation
 		return nil, false, errStopping
 	}
 	for _, o := range a.list {
-		if o.why == nil && o.task.key == t.key && o.touches.equals(touched) {
+		if o.why == nil && o.task.key == t.key && o.touches.covers(touched) {
 			o.callers++
 			return o, true, nil
 		}
@@ -250,12 +270,12 @@ func (o *operation) turn(ctx context.Context, granted <-chan struct{}, waits boo
 		if !waits || o.task.resolve == nil {
 			return nil
 		}
-		ids, err := o.task.resolve(ctx)
+		meaning, err := o.task.resolve(ctx)
 		if err != nil {
 			return err
 		}
 		var ok bool
-		if granted, ok = o.all.retouch(o, touching(ids)); ok {
+		if granted, ok = o.all.retouch(o, touching(meaning)); ok {
 			return nil
 		}
 	}
@@ -263,12 +283,9 @@ func (o *operation) turn(ctx context.Context, granted <-chan struct{}, waits boo
 
 // retouch says anew what an operation touches, which has its turn. ok is false where it has to wait for
 // another one.
-func (a *operations) retouch(o *operation, t touches) (granted <-chan struct{}, ok bool) {
+func (a *operations) retouch(o *operation, t *touches) (granted <-chan struct{}, ok bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if o.touches.equals(t) {
-		return nil, true
-	}
 	o.touches, o.running, o.granted = t, false, make(chan struct{})
 	a.running--
 	a.schedule()
@@ -318,11 +335,14 @@ func (o *operation) ended() error {
 	return o.why
 }
 
-// touched lists what the operation touches.
-func (o *operation) touched() []string {
+// targets lists what the operation is for, by full IDs.
+func (o *operation) targets() []string {
 	o.all.mu.Lock()
 	defer o.all.mu.Unlock()
-	return slices.Sorted(maps.Keys(o.touches))
+	if o.touches == nil {
+		return nil
+	}
+	return slices.Sorted(maps.Keys(o.touches.targets))
 }
 
 // stop refuses what comes, ends what runs between two actions, and waits for that.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -19,7 +20,7 @@ var root = caller{privileged: true}
 
 func ordinary(uid int) caller { return caller{Peer: wire.Peer{UID: uid}} }
 
-func newOperations() *operations { return &operations{logger: slog.New(slog.DiscardHandler)} }
+func quietOperations() *operations { return newOperations(slog.New(slog.DiscardHandler)) }
 
 // stage is a task that says when it begins and ends when it is told to, or its ctx does.
 type stage struct {
@@ -40,7 +41,7 @@ func newStage(key string, ids ...string) *stage {
 		}
 	}}
 	if len(ids) > 0 {
-		s.resolve = func(context.Context) ([]string, error) { return ids, nil }
+		s.resolve = func(context.Context) (*service.Meaning, error) { return &service.Meaning{Targets: ids}, nil }
 	}
 	return s
 }
@@ -71,7 +72,7 @@ func granted(o *operation) bool {
 }
 
 func TestSameIsOneOperation(t *testing.T) {
-	a := newOperations()
+	a := quietOperations()
 	s := newStage("remove web", "1", "2")
 	first := enter(t, a, root, s)
 	<-s.begun
@@ -106,8 +107,42 @@ func TestSameIsOneOperation(t *testing.T) {
 	}
 }
 
+// TestTouches: what may go with a target keeps others waiting, and does not make another request of one.
+func TestTouches(t *testing.T) {
+	touch := func(targets, along []string) *touches {
+		return touching(&service.Meaning{Targets: targets, Along: along})
+	}
+	image, container := touch([]string{"web"}, []string{"c1", "c2"}), touch([]string{"c2"}, nil)
+	far, none := touch([]string{"db"}, []string{"c3"}), touch(nil, nil)
+	for name, tt := range map[string]struct {
+		a, b            *touches
+		overlap, covers bool
+	}{
+		"itself":                          {image, image, true, true},
+		"its container":                   {image, container, true, false},
+		"another image":                   {image, far, false, false},
+		"with fewer containers by now":    {image, touch([]string{"web"}, []string{"c2"}), true, true},
+		"with one more container":         {image, touch([]string{"web"}, []string{"c1", "c2", "c4"}), true, true},
+		"the rest of several":             {touch([]string{"web", "db"}, nil), touch([]string{"db"}, nil), true, true},
+		"another image of the name":       {image, touch([]string{"web2"}, []string{"c1"}), true, false},
+		"nothing any more":                {image, none, false, false},
+		"nothing of nothing":              {none, none, false, true},
+		"everything and something":        {nil, image, true, false},
+		"everything and everything":       {nil, nil, true, true},
+		"something and everything":        {far, nil, true, false},
+		"everything and nothing, so wait": {nil, none, true, false},
+	} {
+		if got := tt.a.overlaps(tt.b); got != tt.overlap || tt.b.overlaps(tt.a) != got {
+			t.Errorf("%s: overlaps %v", name, got)
+		}
+		if got := tt.a.covers(tt.b); got != tt.covers {
+			t.Errorf("%s: covers %v", name, got)
+		}
+	}
+}
+
 func TestOverlappingWait(t *testing.T) {
-	a := newOperations()
+	a := quietOperations()
 	one, two, both, far, all := newStage("a", "1"), newStage("b", "2"), newStage("c", "1", "2"), newStage("d", "3"), newStage("repair")
 	o1, o2 := enter(t, a, root, one), enter(t, a, root, two)
 	<-one.begun
@@ -151,7 +186,7 @@ func TestOverlappingWait(t *testing.T) {
 
 // TestNobodyOvertakes: one that waits is not passed for ever by those that overlap with it.
 func TestNobodyOvertakes(t *testing.T) {
-	a := newOperations()
+	a := quietOperations()
 	one, both, two := newStage("a", "1"), newStage("b", "1", "2"), newStage("c", "2")
 	o1 := enter(t, a, root, one)
 	oBoth, o2 := enter(t, a, root, both), enter(t, a, root, two)
@@ -173,23 +208,26 @@ func TestNobodyOvertakes(t *testing.T) {
 
 // TestResolvedAnew: what a name means may have changed while the operation waited.
 func TestResolvedAnew(t *testing.T) {
-	a := newOperations()
+	a := quietOperations()
 	one, two := newStage("a", "1"), newStage("b", "2")
 	o1, o2 := enter(t, a, root, one), enter(t, a, root, two)
 	moved := newStage("c")
 	answers := [][]string{{"1"}, {"2"}, {"2"}}
 	asked := make(chan struct{}, len(answers))
-	moved.resolve = func(context.Context) ([]string, error) {
+	moved.resolve = func(context.Context) (*service.Meaning, error) {
 		defer func() { asked <- struct{}{} }()
 		ids := answers[0]
 		answers = answers[1:]
-		return ids, nil
+		return &service.Meaning{Targets: ids}, nil
 	}
 	o := enter(t, a, root, moved)
 	<-asked
 	close(one.proceed)
 	<-o1.done
 	<-asked // it has its turn, and means what the second one touches now
+	for granted(o) {
+		runtime.Gosched()
+	}
 	if isClosed(moved.begun) {
 		t.Error("it runs beside what touches the same")
 	}
@@ -204,7 +242,7 @@ func TestResolvedAnew(t *testing.T) {
 }
 
 func TestLastCallerLeaves(t *testing.T) {
-	a := newOperations()
+	a := quietOperations()
 	s := newStage("a", "1")
 	o := enter(t, a, root, s)
 	<-s.begun
@@ -242,7 +280,7 @@ func TestLastCallerLeaves(t *testing.T) {
 
 // TestFollowEnds: a caller that goes away, or whose answer cannot be written, follows no longer.
 func TestFollowEnds(t *testing.T) {
-	a := newOperations()
+	a := quietOperations()
 	s := newStage("a", "1")
 	o := enter(t, a, root, s)
 	<-s.begun
@@ -261,7 +299,7 @@ func TestFollowEnds(t *testing.T) {
 }
 
 func TestStop(t *testing.T) {
-	a := newOperations()
+	a := quietOperations()
 	s := newStage("a", "1")
 	o := enter(t, a, root, s)
 	<-s.begun
@@ -280,7 +318,7 @@ func TestStop(t *testing.T) {
 }
 
 func TestStopWaitsNoLongerThanItsContext(t *testing.T) {
-	a := newOperations()
+	a := quietOperations()
 	release := make(chan struct{})
 	begun := make(chan struct{})
 	o, _, err := a.enter(t.Context(), root, task{key: "deaf", run: func(context.Context, *operation) (result, error) {
@@ -305,12 +343,12 @@ func TestStopWaitsNoLongerThanItsContext(t *testing.T) {
 }
 
 func TestBounds(t *testing.T) {
-	a := newOperations()
+	a := quietOperations()
 	release := make(chan struct{})
 	var all []*operation
 	blocked := func(i int) task {
 		id := fmt.Sprint(i)
-		return task{key: id, resolve: func(context.Context) ([]string, error) { return []string{id}, nil },
+		return task{key: id, resolve: func(context.Context) (*service.Meaning, error) { return &service.Meaning{Targets: []string{id}}, nil },
 			run: func(context.Context, *operation) (result, error) { <-release; return result{}, nil }}
 	}
 	for i := range operationsOfUser {
@@ -347,7 +385,7 @@ func TestBounds(t *testing.T) {
 
 // TestBrokenTask: a panic costs its operation, not the process.
 func TestBrokenTask(t *testing.T) {
-	a := newOperations()
+	a := quietOperations()
 	o, _, err := a.enter(t.Context(), root, task{key: "x", run: func(context.Context, *operation) (result, error) { panic("at the disco") }})
 	if err != nil {
 		t.Fatal(err)
@@ -365,7 +403,7 @@ func TestBrokenTask(t *testing.T) {
 
 // TestManyAtOnce: whatever comes and goes, two that touch the same never run at once, and all end.
 func TestManyAtOnce(t *testing.T) {
-	a := newOperations()
+	a := quietOperations()
 	var mu sync.Mutex
 	busy := make(map[string]bool)
 	var wg sync.WaitGroup
@@ -399,7 +437,9 @@ func TestManyAtOnce(t *testing.T) {
 					return result{}, nil
 				}}
 				if ids != nil {
-					tk.resolve = func(context.Context) ([]string, error) { return slices.Clone(ids), nil }
+					tk.resolve = func(context.Context) (*service.Meaning, error) {
+						return &service.Meaning{Along: slices.Clone(ids)}, nil
+					}
 				}
 				o, _, err := a.enter(t.Context(), root, tk)
 				if err != nil {

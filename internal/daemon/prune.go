@@ -58,15 +58,15 @@ func (h *handlers) pruneTask(call *call, r service.PruneRequest) task {
 	}
 	return task{
 		key: "prune " + string(key),
-		resolve: func(ctx context.Context) ([]string, error) {
+		resolve: func(ctx context.Context) (*service.Meaning, error) {
 			p, err := h.planPrune(ctx, call.setup, r)
 			if err != nil {
 				return nil, err
 			}
-			return touchedBy(p.Plan), nil
+			return &service.Meaning{Targets: touchedBy(p.Plan)}, nil
 		},
 		run: func(ctx context.Context, o *operation) (result, error) {
-			return h.written(ctx, call, o, recordPrune(r), func() (result, error) {
+			return h.written(call, o, recordPrune(r), func() (result, error) {
 				p, err := call.setup.Service.Prune(ctx, r, func(p core.Progress) {
 					o.tell(p)
 					h.publish(o, p)

@@ -24,9 +24,9 @@ type record struct {
 	Method    string        `json:"method"`
 	Operation string        `json:"operationId,omitempty"`
 	Caller    *callerRecord `json:"caller,omitempty"`
-	// Request is what was asked for, Touches are the full IDs that it meant then.
+	// Request is what was asked for, Targets are the full IDs that it meant then.
 	Request *requestRecord `json:"request,omitempty"`
-	Touches []string       `json:"touches,omitempty"`
+	Targets []string       `json:"targets,omitempty"`
 	Outcome *outcomeRecord `json:"outcome,omitempty"`
 	// Error is why nothing was done, or what broke.
 	Error string `json:"error,omitempty"`

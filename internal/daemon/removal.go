@@ -177,12 +177,11 @@ func (h *handlers) removalTask(call *call, r service.Request) task {
 	}
 	return task{
 		key: "remove " + string(key),
-		resolve: func(ctx context.Context) ([]string, error) {
-			ids, _, err := call.setup.Service.Resolve(ctx, r.Targets)
-			return ids, err
+		resolve: func(ctx context.Context) (*service.Meaning, error) {
+			return call.setup.Service.Resolve(ctx, r.Targets)
 		},
 		run: func(ctx context.Context, o *operation) (result, error) {
-			return h.written(ctx, call, o, recordRequest(r), func() (result, error) {
+			return h.written(call, o, recordRequest(r), func() (result, error) {
 				outcome, err := call.setup.Service.Remove(ctx, r, func(p core.Progress) {
 					o.tell(p)
 					h.publish(o, p)
@@ -195,10 +194,10 @@ func (h *handlers) removalTask(call *call, r service.Request) task {
 
 // written does what an operation is for, and writes down before that it begins, and afterwards what came
 // of it. What cannot be written down is not begun.
-func (h *handlers) written(ctx context.Context, call *call, o *operation, r *requestRecord, do func() (result, error)) (result, error) {
+func (h *handlers) written(call *call, o *operation, r *requestRecord, do func() (result, error)) (result, error) {
 	began := time.Now()
 	err := h.audit(call.setup, record{Event: "begun", Method: call.method, Operation: o.id, Caller: call.who, Request: r,
-		Touches: clips(o.touched())})
+		Targets: clips(o.targets())})
 	if err != nil {
 		return result{}, err
 	}
@@ -213,6 +212,8 @@ func (h *handlers) written(ctx context.Context, call *call, o *operation, r *req
 			end.Error = "ended before its time: " + why.Error()
 		}
 	}
+	h.logger.Info("an operation has ended", "method", call.method, "operation", o.id, "uid", call.UID, "pid", call.PID,
+		"milliseconds", end.Milliseconds, "error", end.Error)
 	if err := h.audit(call.setup, end); err != nil && out.outcome != nil {
 		out.outcome.Problems = append(out.outcome.Problems, fmt.Errorf("the removal was carried out, and is not in the audit log: %w", err))
 	}

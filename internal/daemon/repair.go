@@ -44,7 +44,7 @@ func (h *handlers) repairTask(call *call, r service.ExamineRequest) task {
 	return task{
 		key: "repair " + string(key),
 		run: func(ctx context.Context, o *operation) (result, error) {
-			return h.written(ctx, call, o, recordExamination(r), func() (result, error) {
+			return h.written(call, o, recordExamination(r), func() (result, error) {
 				examination, err := call.setup.Service.Examine(ctx, r)
 				return result{examination: examination}, err
 			})

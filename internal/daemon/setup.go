@@ -15,7 +15,7 @@ type Service interface {
 	Store(ctx context.Context) (core.StoreInfo, error)
 	Plan(ctx context.Context, r service.Request) (*service.Outcome, error)
 	Remove(ctx context.Context, r service.Request, progress func(core.Progress)) (*service.Outcome, error)
-	Resolve(ctx context.Context, t service.Targets) (ids []string, refusals []service.Refusal, err error)
+	Resolve(ctx context.Context, t service.Targets) (*service.Meaning, error)
 	Containers(ctx context.Context, q service.ContainerQuery, each func(service.Container) error) error
 	Images(ctx context.Context, reference string, each func(service.Image) error) error
 	Explain(ctx context.Context, reference string) (*service.Explanation, error)

@@ -1,14 +1,19 @@
 package sdnotify
 
 import (
+	"fmt"
 	"log/slog"
+	"os"
 	"strings"
 
 	"github.com/coreos/go-systemd/v22/daemon"
 )
 
-// Ready says that the service answers, after its start or a reload, and on what.
-func Ready(status string) { tell(daemon.SdNotifyReady, "STATUS="+line(status)) }
+// Ready says that the service answers, after its start or a reload, and how it stands. This process is the
+// one to be signaled: an ordinary user's may have been started by another one.
+func Ready(status string) {
+	tell(daemon.SdNotifyReady, fmt.Sprintf("MAINPID=%d", os.Getpid()), "STATUS="+line(status))
+}
 
 // Reloading says that the configuration is being read again; Ready ends it.
 func Reloading() {

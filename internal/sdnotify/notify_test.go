@@ -3,7 +3,9 @@ package sdnotify
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
+	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -55,7 +57,7 @@ func next(t *testing.T, messages <-chan string) string {
 func TestNotify(t *testing.T) {
 	messages := manager(t)
 	Ready("serves /x\nREADY=0")
-	if got := next(t, messages); got != "READY=1\nSTATUS=serves /x READY=0" {
+	if got := next(t, messages); got != fmt.Sprintf("READY=1\nMAINPID=%d\nSTATUS=serves /x READY=0", os.Getpid()) {
 		t.Errorf("%q", got)
 	}
 	Reloading()

@@ -30,19 +30,31 @@ func (l *Local) job(r Request) *job {
 		request: core.Request{Force: r.Force, Grace: l.grace(r.Grace), NoPrune: r.NoPrune, Revision: r.Revision}}
 }
 
-// Resolve lists the full IDs of the images and containers that the targets mean now.
-func (l *Local) Resolve(ctx context.Context, t Targets) (ids []string, refusals []Refusal, err error) {
+// Meaning is what targets mean now.
+type Meaning struct {
+	// Targets are the full IDs of the images and containers, Along those of the images' containers, which
+	// may go with them.
+	Targets, Along []string
+	Refusals       []Refusal
+}
+
+// Resolve finds out what targets mean now.
+func (l *Local) Resolve(ctx context.Context, t Targets) (*Meaning, error) {
 	j := l.job(Request{})
 	if err := j.resolve(ctx, t); err != nil {
-		return nil, nil, err
+		return nil, err
 	}
+	m := &Meaning{Refusals: j.outcome.Refusals}
 	for _, i := range j.request.Images {
-		ids = append(ids, string(i.ID))
+		m.Targets = append(m.Targets, string(i.ID))
+		for _, c := range j.snapshot.ContainersOf(i.ID) {
+			m.Along = append(m.Along, string(c.ID))
+		}
 	}
 	for _, id := range j.request.Containers {
-		ids = append(ids, string(id))
+		m.Targets = append(m.Targets, string(id))
 	}
-	return ids, j.outcome.Refusals, nil
+	return m, nil
 }
 
 // resolve fills the request. What a reference lacks is a refusal; an error is that nothing could be found

@@ -67,14 +67,27 @@ func TestPlanNames(t *testing.T) {
 		if !slices.Equal(got, tt.want) || len(out.References) != len(got) || len(out.Names) != len(got) {
 			t.Errorf("%+v:\n got %v\nwant %v", tt.targets, got, tt.want)
 		}
-		ids, refusals, err := f.local().Resolve(t.Context(), tt.targets)
+		meaning, err := f.local().Resolve(t.Context(), tt.targets)
 		var want []string
 		for _, r := range tt.want {
 			want = append(want, r.id)
 		}
-		if err != nil || len(refusals) > 0 || !slices.Equal(ids, want) {
-			t.Errorf("%+v: resolved to %v, %v, %v", tt.targets, ids, refusals, err)
+		if err != nil || len(meaning.Refusals) > 0 || !slices.Equal(meaning.Targets, want) {
+			t.Errorf("%+v: resolved to %+v, %v", tt.targets, meaning, err)
 		}
+	}
+}
+
+// What goes with an image is told apart from what was asked for.
+func TestMeaning(t *testing.T) {
+	f := new(fake)
+	f.image("aa1", "web:1")
+	f.container("c1", "old")
+	f.container("c2", "new")
+	f.snapshot.Containers[0].ImageID = "aa1"
+	meaning, err := f.local().Resolve(t.Context(), Targets{Images: []string{"web:1"}, Containers: []string{"new"}})
+	if err != nil || !slices.Equal(meaning.Targets, []string{"aa1", "c2"}) || !slices.Equal(meaning.Along, []string{"c1"}) {
+		t.Errorf("%+v, %v", meaning, err)
 	}
 }
 
@@ -84,13 +97,13 @@ func TestRefusals(t *testing.T) {
 	f.image("aa2")
 	f.container("c1", "twice")
 	f.container("c2", "twice")
-	_, refusals, err := f.local().Resolve(t.Context(), Targets{
+	meaning, err := f.local().Resolve(t.Context(), Targets{
 		Images: []string{"aa", "none", "boom"}, Containers: []string{"c", "nobody"}, Either: []string{"twice", "neither", "aa"}})
 	if err != nil {
 		t.Fatal(err)
 	}
 	var got []string
-	for _, r := range refusals {
+	for _, r := range meaning.Refusals {
 		var ambiguous *core.AmbiguousError
 		switch {
 		case errors.As(r.Err, &ambiguous):
@@ -112,8 +125,8 @@ func TestRefusals(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, refusals, err := f.local().Resolve(ctx, Targets{Containers: []string{"by its owner's name"}}); !errors.Is(err, context.Canceled) {
-		t.Errorf("interrupted: %v, %v", refusals, err)
+	if meaning, err := f.local().Resolve(ctx, Targets{Containers: []string{"by its owner's name"}}); !errors.Is(err, context.Canceled) {
+		t.Errorf("interrupted: %+v, %v", meaning, err)
 	}
 }
 
