@@ -24,11 +24,18 @@ func (m *machine) watch(ctx context.Context) *usage.Watch {
 	closeStore := m.close
 	m.close = func() {
 		stop()
-		<-ended
+		select {
+		case <-ended:
+		case <-time.After(watchEnds):
+			// It waits for a lock of the store, which it only reads: nothing is lost where it goes on.
+		}
 		closeStore()
 	}
 	return w
 }
+
+// watchEnds is how long the end of a watch may take, which writes down what it has seen.
+const watchEnds = 2 * time.Second
 
 // pruneEvery is how often the service prunes by itself; 0 is never.
 func pruneEvery(c config.Prune) time.Duration {
