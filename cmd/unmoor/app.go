@@ -17,6 +17,7 @@ import (
 	"github.com/unmoor/unmoor/internal/client"
 	"github.com/unmoor/unmoor/internal/config"
 	"github.com/unmoor/unmoor/internal/service"
+	"github.com/unmoor/unmoor/plugins/buildah"
 )
 
 // machine is a store with all that is asked about it.
@@ -28,6 +29,10 @@ type machine struct {
 	loader  service.Loader
 	// process tells of a process.
 	process func(pid int) (core.Process, bool)
+	// journal knows when images were used; places are the directories that change when a container comes or
+	// goes.
+	journal service.Journal
+	places  []string
 	// close releases the store.
 	close func()
 }
@@ -37,14 +42,24 @@ func (m *machine) local(c config.Config, file string, step func(string)) *servic
 	m.engine.Step = step
 	m.engine.Protection = protection(c, file)
 	return &service.Local{Engine: m.engine, Doctor: m.doctor, Builder: m.builder, Loader: m.loader,
-		Grace: time.Duration(c.Removal.GracePeriod)}
+		Grace: time.Duration(c.Removal.GracePeriod), Cleaning: cleaning(c.Prune), Journal: m.journal}
+}
+
+// cleaning is what a prune goes by.
+func cleaning(c config.Prune) service.Cleaning {
+	return service.Cleaning{Thresholds: core.Thresholds{High: int(c.High), Low: int(c.Low)},
+		MinAge: time.Duration(c.MinAge), AbandonedAge: time.Duration(c.AbandonedAge), Builders: []string{buildah.Name}}
 }
 
 // app is one call of the program.
 type app struct {
-	out  *output
-	err  io.Writer
-	open func(ctx context.Context, c config.Config) (*machine, error)
+	out *output
+	err io.Writer
+	// in is where answers to questions come from; where it is no terminal, nobody is asked.
+	in io.Reader
+	// labels is whether the verb goes by labels of images.
+	labels bool
+	open   func(ctx context.Context, c config.Config) (*machine, error)
 	// plugins asks the plugins of this process who they are.
 	plugins func(ctx context.Context, c config.Config) ([]service.Plugin, error)
 	// socket is where the daemon of this user's store listens, dialing how it is connected to.
@@ -154,8 +169,9 @@ images or containers, the highest.`,
 	flags.BoolVar(&a.global.local, "local", false, "do without a daemon: work on the store in this process")
 	flags.StringVar(&a.global.logLevel, "log-level", "", "log `level`: debug, info, warn or error (default warn)")
 	root.AddCommand(a.rmiCommand(), a.rmCommand(), a.planCommand(), a.whyCommand(), a.psCommand(),
-		a.imagesCommand(), a.buildCommand(), a.loadCommand(), a.importCommand(), a.doctorCommand(), a.eventsCommand(),
-		a.pluginsCommand(), a.pluginCommand(), a.serveCommand(), a.configCommand(), a.versionCommand(), a.manCommand())
+		a.imagesCommand(), a.buildCommand(), a.loadCommand(), a.importCommand(), a.pruneCommand(), a.dfCommand(),
+		a.doctorCommand(), a.eventsCommand(), a.pluginsCommand(), a.pluginCommand(), a.serveCommand(), a.configCommand(),
+		a.versionCommand(), a.manCommand())
 	return root
 }
 
@@ -241,6 +257,9 @@ type backend interface {
 	Build(ctx context.Context, r core.BuildRequest, output func(line string)) (*service.Built, error)
 	Load(ctx context.Context, r core.LoadRequest) ([]core.LoadedImage, error)
 	Import(ctx context.Context, r core.ImportRequest) (core.LoadedImage, error)
+	PlanPrune(ctx context.Context, r service.PruneRequest) (*service.Pruned, error)
+	Prune(ctx context.Context, r service.PruneRequest, progress func(core.Progress)) (*service.Pruned, error)
+	Usage(ctx context.Context) (*service.Usage, error)
 }
 
 var (

@@ -192,6 +192,10 @@ func (s *serving) run(ctx context.Context, sockets sockets, hangup <-chan os.Sig
 		})
 	}
 	group.Go(func() error { return s.registry.Run(serveCtx) })
+	group.Go(func() error {
+		s.daemon.KeepClean(serveCtx)
+		return nil
+	})
 	if len(sockets.listeners) > 0 {
 		address := sockets.listeners[0].Addr().String()
 		group.Go(func() error {

@@ -16,6 +16,7 @@ import (
 
 	"github.com/unmoor/unmoor/core"
 	"github.com/unmoor/unmoor/internal/client"
+	"github.com/unmoor/unmoor/internal/config"
 	"github.com/unmoor/unmoor/internal/daemon"
 	"github.com/unmoor/unmoor/internal/service"
 	"github.com/unmoor/unmoor/internal/wire"
@@ -57,7 +58,8 @@ func (f *fake) serve(t *testing.T, protection core.Protection) string {
 		t.Fatal(err)
 	}
 	d := daemon.New(&daemon.Setup{
-		Service: &service.Local{Engine: engine, Doctor: &core.Doctor{Engine: engine, Store: f, Owners: f, Kernel: f}, Builder: f, Loader: f},
+		Service: &service.Local{Engine: engine, Doctor: &core.Doctor{Engine: engine, Store: f, Owners: f, Kernel: f}, Builder: f, Loader: f,
+			Cleaning: cleaning(config.Default().Prune)},
 		Plugins: pluginDouble{}, Access: access,
 	}, daemon.Options{})
 	server, err := wire.NewServer(wire.ServerOptions{Vendor: "Unmoor", Product: "Unmoor", Version: "1.2.3", TakesFiles: daemon.TakesFiles}, d.Interface())

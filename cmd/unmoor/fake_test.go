@@ -63,7 +63,7 @@ func id(digits string) string { return digits + strings.Repeat("0", 64-len(digit
 func (f *fake) image(digits string, names ...string) core.ImageID {
 	f.snapshot.Images = append(f.snapshot.Images, core.Image{
 		ID: core.ImageID(id(digits)), Names: names, Created: epoch, Digests: []string{"sha256:" + id("d1"+digits)},
-		Layer: core.Layer{ID: core.LayerID(id("1a" + digits)), Driver: "overlay"}, Size: 4_500_000, UniqueSize: 4_400_000,
+		Layer: core.Layer{ID: core.LayerID(id("1a" + digits)), Driver: "overlay"}, Size: 4_500_000, UniqueSize: 4_400_000, LabelsKnown: true,
 		LayerSizes: map[core.LayerID]int64{core.LayerID(id("1a" + digits)): 4_400_000},
 	})
 	return core.ImageID(id(digits))
@@ -119,7 +119,21 @@ func (f *fake) Snapshot(ctx context.Context) (*core.Snapshot, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	return &core.Snapshot{Store: f.Info(), Images: slices.Clone(f.snapshot.Images), Containers: slices.Clone(f.snapshot.Containers)}, nil
+	s := &core.Snapshot{Store: f.Info(), Images: slices.Clone(f.snapshot.Images), Containers: slices.Clone(f.snapshot.Containers),
+		Layers: slices.Clone(f.snapshot.Layers)}
+	listed := make(map[core.LayerID]bool)
+	for _, i := range s.Images {
+		for id, bytes := range i.LayerSizes {
+			if !listed[id] {
+				listed[id] = true
+				s.Layers = append(s.Layers, core.StoredLayer{ID: id, Bytes: bytes})
+			}
+		}
+	}
+	for _, c := range s.Containers {
+		s.Layers = append(s.Layers, core.StoredLayer{ID: c.LayerID, Bytes: -1})
+	}
+	return s, nil
 }
 
 func (f *fake) ResolveImage(_ context.Context, s *core.Snapshot, reference string) (core.ImageID, string, error) {

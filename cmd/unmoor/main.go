@@ -13,6 +13,7 @@ import (
 	"github.com/unmoor/unmoor/core/kernel"
 	"github.com/unmoor/unmoor/hooks"
 	"github.com/unmoor/unmoor/internal/config"
+	"github.com/unmoor/unmoor/internal/usage"
 )
 
 func main() { os.Exit(run()) }
@@ -29,13 +30,16 @@ func run() int {
 	// middle of a removal. (To ignore the signal would be inherited by the engines.)
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 
-	a := &app{out: newOutput(os.Stdout), err: os.Stderr, step: failpoint(), socket: defaultSocket(), plugins: describePlugins}
-	a.open = func(ctx context.Context, c config.Config) (*machine, error) { return openMachine(ctx, c, a.step) }
+	a := &app{out: newOutput(os.Stdout), err: os.Stderr, in: os.Stdin, step: failpoint(), socket: defaultSocket(), plugins: describePlugins}
+	a.open = func(ctx context.Context, c config.Config) (*machine, error) {
+		return openMachine(ctx, c, a.labels, a.step)
+	}
 	return a.run(ctx, os.Args[1:])
 }
 
-// openMachine wires the real parts. step, where it is set, is told of the store's own steps too.
-func openMachine(ctx context.Context, c config.Config, step func(string)) (*machine, error) {
+// openMachine wires the real parts. labels is whether to read those of images. step, where it is set, is told of
+// the store's own steps too.
+func openMachine(ctx context.Context, c config.Config, labels bool, step func(string)) (*machine, error) {
 	if err := enterUserNamespace(c.Podman.Command); err != nil {
 		return nil, err
 	}
@@ -47,7 +51,7 @@ func openMachine(ctx context.Context, c config.Config, step func(string)) (*mach
 	if err != nil {
 		return nil, err
 	}
-	m, err := openStore(ctx, c, plugins, step, nil)
+	m, err := openStore(ctx, c, plugins, storeOptions{labels: labels, step: step})
 	if err != nil {
 		return nil, err
 	}
@@ -59,18 +63,26 @@ func openMachine(ctx context.Context, c config.Config, step func(string)) (*mach
 	return m, nil
 }
 
-// openStore opens the store and what looks at it, for plugins that are somebody else's to close. broken is
-// told when this process can do no more than end.
-func openStore(ctx context.Context, c config.Config, plugins *hooks.Registry, step func(string), broken func(error)) (*machine, error) {
+// storeOptions are what a configuration does not say of a store.
+type storeOptions struct {
+	// labels is whether to read those of images.
+	labels bool
+	// step is told of the store's own steps, broken when this process can do no more than end.
+	step   func(string)
+	broken func(error)
+}
+
+// openStore opens the store and what looks at it, for plugins that are somebody else's to close.
+func openStore(ctx context.Context, c config.Config, plugins *hooks.Registry, o storeOptions) (*machine, error) {
 	options := cstore.Options{
 		GraphRoot: c.Store.Root, RunRoot: c.Store.RunRoot, Driver: c.Store.Driver, DriverOptions: c.Store.Options,
-		ImageLabels: len(c.Protect.Labels) > 0,
+		ImageLabels: o.labels || len(c.Protect.Labels) > 0,
 		Logger:      slog.Default(),
-		Broken:      broken,
+		Broken:      o.broken,
 	}
-	if step != nil {
+	if o.step != nil {
 		// The engine has a delete_container of its own.
-		options.Step = func(name string) { step("store_" + name) }
+		options.Step = func(name string) { o.step("store_" + name) }
 	}
 	store, err := cstore.Open(ctx, options)
 	if err != nil {
@@ -87,6 +99,8 @@ func openStore(ctx context.Context, c config.Config, plugins *hooks.Registry, st
 		builder: plugins,
 		loader:  store,
 		process: inspector.Process,
+		journal: usage.Of(store.Info().GraphRoot),
+		places:  store.Places(),
 		close: func() {
 			if err := inspector.Close(); err != nil {
 				slog.Debug("close the view of processes and mounts", "error", err)

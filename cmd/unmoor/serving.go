@@ -69,12 +69,12 @@ func (s *serving) setup(ctx context.Context, c config.Config, file string) (*dae
 	if err != nil {
 		return nil, err
 	}
-	m, err := openStore(ctx, c, s.registry, s.app.step, func(err error) {
+	m, err := openStore(ctx, c, s.registry, storeOptions{labels: true, step: s.app.step, broken: func(err error) {
 		select {
 		case s.broken <- err:
 		default: // one reason is enough
 		}
-	})
+	}})
 	if err != nil {
 		return nil, err
 	}
@@ -84,9 +84,10 @@ func (s *serving) setup(ctx context.Context, c config.Config, file string) (*dae
 		return nil, err
 	}
 	local, info := m.local(c, file, s.app.step), m.engine.Store.Info()
+	local.Journal = m.watch(ctx)
 	s.config, s.file, s.store = c, file, fmt.Sprintf("%s (%s)", info.GraphRoot, info.GraphDriver)
 	return &daemon.Setup{
-		Service: local, Plugins: roster{s.registry}, Access: access, Audit: log, Process: m.process,
+		Service: local, Plugins: roster{s.registry}, Access: access, Audit: log, Process: m.process, PruneEvery: pruneEvery(c.Prune),
 		Close: func() {
 			m.close()
 			if log == nil {

@@ -114,6 +114,11 @@ func homes(lib storage.Store, additional []string) []string {
 	return dirs
 }
 
+// Places are the directories that change when a container comes or goes: its layer is in the store itself.
+func (s *Store) Places() []string {
+	return []string{s.homes[0], filepath.Join(s.info.GraphRoot, s.info.GraphDriver+"-containers")}
+}
+
 // Info says which store it is.
 func (s *Store) Info() core.StoreInfo { return s.info }
 

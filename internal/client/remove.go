@@ -10,6 +10,7 @@ import (
 	"github.com/unmoor/unmoor/internal/service"
 	"github.com/unmoor/unmoor/internal/transcribe"
 	"github.com/unmoor/unmoor/internal/wire"
+	removal "github.com/unmoor/unmoor/varlink/removal"
 )
 
 // senseless is an answer that cannot be read.
@@ -50,18 +51,8 @@ func (c *Client) Remove(ctx context.Context, r service.Request, progress func(co
 	lost := &LostError{Address: c.address}
 	var outcome *service.Outcome
 	err := stream(ctx, c, "Remove", transcribe.FromRequest(r), func(reply transcribe.RemoveOut, last bool) error {
-		if reply.Progress != nil {
-			p, err := transcribe.ToProgress(*reply.Progress)
-			if err != nil {
-				return err
-			}
-			lost.note(p)
-			if progress != nil {
-				progress(p)
-			}
-		}
-		if !last {
-			return nil
+		if err := lost.hear(reply.Progress, progress); err != nil || !last {
+			return err
 		}
 		if reply.Outcome == nil {
 			return errors.New("the last reply has no outcome")
@@ -80,6 +71,22 @@ func (c *Client) ended(method, revision string, err error, lost *LostError) erro
 	}
 	lost.Err = err
 	return lost
+}
+
+// hear remembers a step, where there is one, and hands it on.
+func (e *LostError) hear(step *removal.Progress, progress func(core.Progress)) error {
+	if step == nil {
+		return nil
+	}
+	p, err := transcribe.ToProgress(*step)
+	if err != nil {
+		return err
+	}
+	e.note(p)
+	if progress != nil {
+		progress(p)
+	}
+	return nil
 }
 
 // note remembers a step.

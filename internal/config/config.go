@@ -16,6 +16,7 @@ type Config struct {
 	Store   Store
 	Removal Removal
 	Protect Protect
+	Prune   Prune
 	Access  Access
 	Service Service
 	Audit   Audit
@@ -54,6 +55,18 @@ type Protect struct {
 	Containers []string
 	// Labels are KEY or KEY=VALUE, of images and containers.
 	Labels []string
+}
+
+// Prune is what goes when nobody uses it.
+type Prune struct {
+	// Enabled is whether the service prunes by itself, every Interval, where the file system is fuller
+	// than High; it stops at Low.
+	Enabled   bool
+	Interval  Duration
+	High, Low Percent
+	// MinAge is how long ago what goes must have come into the store, and been used; AbandonedAge how long
+	// ago containers of nobody, and what builds left, must have been made.
+	MinAge, AbandonedAge Duration
 }
 
 // Access says who may call the service, besides root and the user that it runs as. An entry is a user
@@ -156,6 +169,8 @@ func Default() Config {
 	plugin := defaultPlugin()
 	return Config{
 		Removal: Removal{GracePeriod: Duration(10 * time.Second)},
+		Prune: Prune{Interval: Duration(5 * time.Minute), High: 85, Low: 80,
+			MinAge: Duration(2 * time.Minute), AbandonedAge: Duration(24 * time.Hour)},
 		Service: Service{Mode: 0o666},
 		Audit:   Audit{Enabled: true, MaxSize: 16 << 20, Keep: 4},
 		Podman:  Podman{Plugin: plugin, Command: []string{"podman"}},
@@ -184,6 +199,23 @@ func (d *Duration) UnmarshalText(text []byte) error {
 		return fmt.Errorf("wants a length of time such as \"10s\" or \"1m30s\", not %q", text)
 	}
 	*d = Duration(v)
+	return nil
+}
+
+// Percent is a part of a hundred, written "85%".
+type Percent int
+
+// MarshalText writes what UnmarshalText reads.
+func (p Percent) MarshalText() ([]byte, error) { return fmt.Appendf(nil, "%d%%", int(p)), nil }
+
+// UnmarshalText reads a whole number from 0 to 100 with its sign.
+func (p *Percent) UnmarshalText(text []byte) error {
+	number, signed := strings.CutSuffix(string(text), "%")
+	v, err := strconv.ParseUint(number, 10, 7)
+	if err != nil || !signed || v > 100 {
+		return fmt.Errorf("wants a part of a hundred such as \"85%%\", not %q", text)
+	}
+	*p = Percent(v)
 	return nil
 }
 

@@ -60,6 +60,11 @@ grace_period = "1m30s"
 [protect]
 images = ["docker.io/library/*"]
 labels = ["keep", "tier=db"]
+[prune]
+enabled = true
+high = "90%"
+low = "0%"
+min_age = "0s"
 [access]
 read = ["*"]
 write = ["alice", "1000", "@ops", "@1000", 'EXAMPLE\bob', "carol@example.org"]
@@ -92,6 +97,7 @@ level = "debug"
 	want.Store.Root, want.Store.Options = "/srv/store", []string{"a=b"}
 	want.Removal.GracePeriod = Duration(90 * time.Second)
 	want.Protect = Protect{Images: []string{"docker.io/library/*"}, Labels: []string{"keep", "tier=db"}}
+	want.Prune.Enabled, want.Prune.High, want.Prune.Low, want.Prune.MinAge = true, 90, 0, 0
 	want.Access.Read = []string{"*"}
 	want.Access.Write = []string{"alice", "1000", "@ops", "@1000", `EXAMPLE\bob`, "carol@example.org"}
 	want.Service = Service{Socket: "/run/x", Mode: 0o660}
@@ -172,6 +178,11 @@ func TestErrorsNameFileLineAndKey(t *testing.T) {
 		"a size too small":           {"[audit]\nmax_size = \"1KiB\"\n", `f:2: audit.max_size: wants no less than "64KiB"`},
 		"a word for a number":        {"[audit]\nkeep = \"four\"\n", `f:2: audit.keep: wants a number`},
 		"a negative number":          {"[audit]\nkeep = -1\n", `f:2: audit.keep: wants a number from 0 to 1000`},
+		"a part without its sign":    {"[prune]\nhigh = \"85\"\n", `f:2: prune.high: wants a part of a hundred such as "85%", not "85"`},
+		"more than a hundred":        {"[prune]\nhigh = \"101%\"\n", `f:2: prune.high: wants a part of a hundred such as "85%", not "101%"`},
+		"a part that is a number":    {"[prune]\nlow = 80\n", `f:2: prune.low: wants a part of a hundred such as "85%", not "80"`},
+		"low above high":             {"[prune]\nhigh = \"80%\"\nlow = \"80%\"\n", `f:3: prune.low: wants less than high`},
+		"no interval":                {"[prune]\ninterval = \"0s\"\n", `f:2: prune.interval: wants no less than "1s"`},
 		"no TOML":                    {"[log]\nlevel\n", "f:2: expected"},
 		"a key twice":                {"[log]\nlevel = \"info\"\nlevel = \"warn\"\n", "f:3: "},
 		"all that is wrong":          {"x = 1\ny = 2\n", "f:1: x: no such key\nf:2: y: no such key"},

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/BurntSushi/toml"
 )
@@ -95,6 +96,12 @@ func (c *Config) check() []*KeyError {
 			add("protect.labels", fmt.Sprintf("wants KEY or KEY=VALUE, not %q", label))
 			break
 		}
+	}
+	if c.Prune.Low >= c.Prune.High {
+		add("prune.low", "wants less than high: it is where a prune stops that begins there")
+	}
+	if c.Prune.Interval < Duration(time.Second) {
+		add("prune.interval", `wants no less than "1s"; enabled = false is for no prune at all`)
 	}
 	for key, entries := range map[string][]string{"access.read": c.Access.Read, "access.write": c.Access.Write} {
 		for _, entry := range entries {

@@ -27,6 +27,12 @@ func (c *Config) settings() []setting {
 		{"protect.images", &c.Protect.Images},
 		{"protect.containers", &c.Protect.Containers},
 		{"protect.labels", &c.Protect.Labels},
+		{"prune.enabled", &c.Prune.Enabled},
+		{"prune.interval", &c.Prune.Interval},
+		{"prune.high", &c.Prune.High},
+		{"prune.low", &c.Prune.Low},
+		{"prune.min_age", &c.Prune.MinAge},
+		{"prune.abandoned_age", &c.Prune.AbandonedAge},
 		{"access.read", &c.Access.Read},
 		{"access.write", &c.Access.Write},
 		{"service.socket", &c.Service.Socket},
@@ -78,6 +84,8 @@ func (s setting) wants() string {
 		return "wants a list of strings"
 	case *Duration:
 		return `wants a length of time such as "10s"`
+	case *Percent:
+		return `wants a part of a hundred such as "85%"`
 	case *Mode:
 		return `wants the permissions in octal, such as "0666"`
 	case *Size:

@@ -38,6 +38,8 @@ var classes = map[string]class{
 	"Examine":          reading,
 	"ListPlugins":      reading,
 	"Monitor":          reading,
+	"PlanPrune":        reading,
+	"GetUsage":         reading,
 	"Remove":           removing,
 	"RemoveImage":      removing,
 	"RemoveContainer":  removing,
@@ -45,6 +47,7 @@ var classes = map[string]class{
 	"Build":            administering,
 	"Load":             removing,
 	"Import":           removing,
+	"Prune":            removing,
 	"RegisterPlugin":   administering,
 	"UnregisterPlugin": administering,
 }

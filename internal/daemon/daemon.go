@@ -40,6 +40,8 @@ type Daemon struct {
 	// mu guards what follows.
 	mu    sync.Mutex
 	setup *Setup
+	// replaced is closed when another setup is put in the place of this one.
+	replaced chan struct{}
 	// calls is how many handlers are at work, monitors not counted.
 	calls int
 	// stopping is closed when no more is to be begun, and idle once no handler is at work then.
@@ -50,7 +52,7 @@ type Daemon struct {
 // New makes a daemon that begins with a setup.
 func New(s *Setup, o Options) *Daemon {
 	d := &Daemon{options: o, logger: o.Logger, events: newRing(time.Now()), gate: newGate(), loads: newLoadGate(), setup: s,
-		stopping: make(chan struct{}), idle: make(chan struct{})}
+		replaced: make(chan struct{}), stopping: make(chan struct{}), idle: make(chan struct{})}
 	if d.logger == nil {
 		d.logger = slog.Default()
 	}

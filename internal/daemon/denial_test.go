@@ -81,6 +81,8 @@ func anyCall(method string) object {
 	switch method {
 	case "Plan", "Remove":
 		return object{"targets": object{"images": []string{"none"}}}
+	case "PlanPrune", "Prune":
+		return object{"policy": object{}}
 	case "RemoveImage":
 		return object{"image": "none"}
 	case "RemoveContainer":

@@ -38,6 +38,9 @@ type fakeService struct {
 	load    func(ctx context.Context, r core.LoadRequest) ([]core.LoadedImage, error)
 	// looking is called where the store is looked at.
 	looking func(ctx context.Context) error
+	// wanted is how many bytes a prune of what is full wants, prunes how many were carried out.
+	wanted int64
+	prunes int
 	// err is the store's error.
 	err error
 }
@@ -292,6 +295,63 @@ func (f *fakeService) Explain(ctx context.Context, reference string) (*service.E
 	}
 	return &service.Explanation{Image: f.images[i].ID, Name: f.images[i].Names[0], Names: f.images[i].Names, LeastForce: core.ForceIdle, Lifted: true,
 		Holders: f.containers}, nil
+}
+
+// PlanPrune takes images without containers; of what is full so many as are wanted.
+func (f *fakeService) PlanPrune(ctx context.Context, r service.PruneRequest) (*service.Pruned, error) {
+	if err := f.look(ctx); err != nil {
+		return nil, err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	request := service.Request{Force: core.ForceIdle}
+	for _, i := range f.images {
+		if !slices.ContainsFunc(f.containers, func(c service.Container) bool { return c.ImageID == i.ID }) && (!r.WhenFull || f.wanted > 0) {
+			request.Targets.Images = append(request.Targets.Images, string(i.ID))
+		}
+	}
+	p := &service.Pruned{Outcome: f.decide(request), Kept: []core.Blocker{{Reason: core.ReasonProtected, Image: core.ImageID(id(1))}},
+		Disk: &core.Disk{Capacity: 100, Available: 10}, Bytes: 100}
+	if r.WhenFull {
+		p.Wanted, p.Thresholds = f.wanted, core.Thresholds{High: 85, Low: 80}
+	}
+	if r.Revision != "" && r.Revision != p.Plan.Revision {
+		return nil, &core.StaleError{Wanted: r.Revision, Now: p.Plan.Revision}
+	}
+	return p, nil
+}
+
+func (f *fakeService) Prune(ctx context.Context, r service.PruneRequest, progress func(core.Progress)) (*service.Pruned, error) {
+	p, err := f.PlanPrune(ctx, r)
+	if err != nil {
+		return nil, err
+	}
+	request := service.Request{Force: core.ForceIdle, Targets: service.Targets{Images: p.References}}
+	if p.Outcome, err = f.carryOut(ctx, request, progress, nil); err != nil {
+		return nil, err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.prunes, f.wanted = f.prunes+1, 0
+	p.After = &core.Disk{Capacity: 100, Available: 30}
+	return p, nil
+}
+
+func (f *fakeService) Usage(ctx context.Context) (*service.Usage, error) {
+	if err := f.look(ctx); err != nil {
+		return nil, err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	u := &service.Usage{Time: time.Unix(5, 0), Disk: &core.Disk{Capacity: 100, Available: 10}, Account: &core.Account{Store: core.StoreInfo{GraphRoot: "/graph"}}}
+	for _, i := range f.images {
+		u.Account.Images = append(u.Account.Images, core.ImageAccount{ID: i.ID, Names: i.Names, UniqueBytes: 100})
+		u.Account.Layers = append(u.Account.Layers, core.LayerAccount{ID: core.LayerID(i.ID), Bytes: 100, Images: []core.ImageID{i.ID}})
+	}
+	for _, c := range f.containers {
+		u.Account.Containers = append(u.Account.Containers, core.ContainerAccount{ID: c.ID, Bytes: -1})
+	}
+	return u, nil
 }
 
 func (f *fakeService) Examine(ctx context.Context, r service.ExamineRequest) (*service.Examination, error) {

@@ -43,9 +43,10 @@ type task struct {
 	ended func()
 }
 
-// result is what a task comes to: one of the two.
+// result is what a task comes to: an outcome, of a prune with what is around it, or an examination.
 type result struct {
 	outcome     *service.Outcome
+	pruned      *service.Pruned
 	examination *service.Examination
 }
 

@@ -11,6 +11,8 @@ import (
 
 	"github.com/unmoor/unmoor/core"
 	"github.com/unmoor/unmoor/internal/service"
+	"github.com/unmoor/unmoor/internal/transcribe"
+	removal "github.com/unmoor/unmoor/varlink/removal"
 )
 
 // record is a line of the audit log.
@@ -55,6 +57,8 @@ type requestRecord struct {
 	GracePeriodMs *int64   `json:"gracePeriodMs,omitempty"`
 	NoPrune       bool     `json:"noPrune,omitempty"`
 	Revision      string   `json:"revision,omitempty"`
+	// Policy is a prune's.
+	Policy *removal.PrunePolicy `json:"policy,omitempty"`
 	// Names and SettledMs are a repair's, Plugin is a registration's.
 	Names     []string `json:"names,omitempty"`
 	SettledMs int64    `json:"settledMs,omitempty"`
@@ -134,6 +138,15 @@ func recordRequest(r service.Request) *requestRecord {
 		out.GracePeriodMs = &ms
 	}
 	return out
+}
+
+func recordPrune(r service.PruneRequest) *requestRecord {
+	in := transcribe.FromPruneRequest(r)
+	if in.Policy.Filters != nil {
+		filters := clips(*in.Policy.Filters)
+		in.Policy.Filters = &filters
+	}
+	return &requestRecord{Policy: &in.Policy, Revision: clip(r.Revision)}
 }
 
 func recordExamination(r service.ExamineRequest) *requestRecord {

@@ -93,8 +93,13 @@ func (h *handlers) remove(ctx context.Context, c removal.VarlinkCall, in transcr
 	if err != nil {
 		return transcribe.ReplyError(ctx, c, reference, err)
 	}
+	return h.carryOut(ctx, c, h.removalTask(callOf(ctx), request), recordRequest(request), reference, a)
+}
+
+// carryOut does a task for a call, and answers.
+func (h *handlers) carryOut(ctx context.Context, c removal.VarlinkCall, t task, r *requestRecord, reference string, a answer) error {
 	call := callOf(ctx)
-	o, err := h.operate(ctx, h.removalTask(call, request), recordRequest(request))
+	o, err := h.operate(ctx, t, r)
 	if err != nil {
 		return transcribe.ReplyError(ctx, c, reference, err)
 	}

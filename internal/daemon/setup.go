@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"context"
+	"time"
 
 	"github.com/unmoor/unmoor/core"
 	"github.com/unmoor/unmoor/internal/audit"
@@ -22,6 +23,9 @@ type Service interface {
 	Build(ctx context.Context, r core.BuildRequest, output func(line string)) (*service.Built, error)
 	Load(ctx context.Context, r core.LoadRequest) ([]core.LoadedImage, error)
 	Import(ctx context.Context, r core.ImportRequest) (core.LoadedImage, error)
+	PlanPrune(ctx context.Context, r service.PruneRequest) (*service.Pruned, error)
+	Prune(ctx context.Context, r service.PruneRequest, progress func(core.Progress)) (*service.Pruned, error)
+	Usage(ctx context.Context) (*service.Usage, error)
 }
 
 // Plugins are those that are asked.
@@ -39,6 +43,8 @@ type Setup struct {
 	Access  *Access
 	// Audit is where removals are written down; nil is nowhere.
 	Audit *audit.Log
+	// PruneEvery is how often the daemon prunes by itself where the store's file system is full; 0 is never.
+	PruneEvery time.Duration
 	// Process says what process has a pid; nil is that it cannot be told.
 	Process func(pid int) (core.Process, bool)
 	// Close, where it is set, is called once nobody uses the setup any more.
@@ -56,6 +62,8 @@ func (d *Daemon) Replace(s *Setup) {
 	d.setup = s
 	old.retired = true
 	over := old.calls == 0
+	close(d.replaced)
+	d.replaced = make(chan struct{})
 	d.mu.Unlock()
 	if over {
 		old.close()

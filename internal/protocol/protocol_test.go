@@ -209,9 +209,9 @@ func TestEveryField(t *testing.T) {
 	stays := map[string]bool{
 		"Layer.Orphan":  true, // of layers without a container
 		"Image.Created": true, "Image.Layer": true, "Image.OwnLayers": true, "Image.ReadOnly": true, "Image.Instances": true,
-		"Image.Parent": true, "Image.Labels": true, "Image.LabelsUnknown": true, "Image.Size": true, "Image.UniqueSize": true,
-		"Image.LayerSizes": true,
-		"Pin.Owners":       true, "Pin.Garbage": true, // the hooks' own
+		"Image.Parent": true, "Image.Labels": true, "Image.LabelsKnown": true, "Image.Size": true, "Image.UniqueSize": true,
+		"Image.LayerSizes": true, "Image.Stored": true,
+		"Pin.Owners": true, "Pin.Garbage": true, // the hooks' own
 		"Evidence.Source": true, // the plugin's name, by the hooks
 	}
 	r := random{rand.New(rand.NewPCG(1, 2))}

@@ -36,6 +36,8 @@ type fake struct {
 	examineErr   error
 	examineFrom  int
 	examines     int
+	// deleteErr is the answer to the deletion of an image.
+	deleteErr error
 }
 
 func (f *fake) local() *Local {
@@ -44,7 +46,8 @@ func (f *fake) local() *Local {
 }
 
 func (f *fake) image(id string, names ...string) {
-	f.snapshot.Images = append(f.snapshot.Images, core.Image{ID: core.ImageID(id), Names: names, Layer: core.Layer{ID: core.LayerID("l" + id)}})
+	f.snapshot.Images = append(f.snapshot.Images, core.Image{ID: core.ImageID(id), Names: names, Layer: core.Layer{ID: core.LayerID("l" + id)},
+		LayerSizes: map[core.LayerID]int64{core.LayerID("l" + id): 100}})
 }
 
 func (f *fake) container(id string, names ...string) {
@@ -102,6 +105,24 @@ func (f *fake) DeleteContainer(_ context.Context, gone core.Container) error {
 	f.snapshot.Containers = slices.DeleteFunc(f.snapshot.Containers, func(c core.Container) bool { return c.ID == gone.ID })
 	return nil
 }
+
+func (f *fake) BeginDeletion(context.Context, []core.ImageID) (core.Deletion, error) {
+	return fakeDeletion{f}, nil
+}
+
+type fakeDeletion struct{ *fake }
+
+func (d fakeDeletion) Delete(_ context.Context, gone core.Image) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.deleteErr != nil {
+		return d.deleteErr
+	}
+	d.snapshot.Images = slices.DeleteFunc(d.snapshot.Images, func(i core.Image) bool { return i.ID == gone.ID })
+	return nil
+}
+
+func (fakeDeletion) End(context.Context) error { return nil }
 
 func (f *fake) Claim(_ context.Context, _ core.StoreInfo, containers []core.Container) map[core.ContainerID]core.Holding {
 	all := make(map[core.ContainerID]core.Holding)

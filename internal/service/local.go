@@ -17,6 +17,12 @@ type Local struct {
 	Loader  Loader
 	// Grace is between the polite signal and the forcible one, for requests that do not say.
 	Grace time.Duration
+	// Cleaning is what a prune goes by, Journal what is known of images' use; nil knows nothing.
+	Cleaning Cleaning
+	Journal  Journal
+
+	// disk measures another file system than the store's, for tests.
+	disk func() (core.Disk, error)
 }
 
 // Store is the store that is asked about.

@@ -54,12 +54,17 @@ func FromOutcome(o *service.Outcome) removal.Outcome {
 
 // ToOutcome reads what a removal came to.
 func ToOutcome(o removal.Outcome) (*service.Outcome, error) {
+	if len(o.Results) != len(o.Plan.Removals) {
+		return nil, fmt.Errorf("read the outcome: %d results of %d removals", len(o.Results), len(o.Plan.Removals))
+	}
+	return toOutcome(o)
+}
+
+// toOutcome reads an outcome whose results, where there are any, are one a removal.
+func toOutcome(o removal.Outcome) (*service.Outcome, error) {
 	out, err := ToPlan(o.Plan)
 	if err != nil {
 		return nil, err
-	}
-	if len(o.Results) != len(o.Plan.Removals) {
-		return nil, fmt.Errorf("read the outcome: %d results of %d removals", len(o.Results), len(o.Plan.Removals))
 	}
 	for i, r := range o.Results {
 		result, err := ToResult(out.Plan.Removals[i], r)

@@ -30,6 +30,27 @@ type (
 		Progress    *removal.Progress `json:"progress,omitempty"`
 		Outcome     *removal.Outcome  `json:"outcome,omitempty"`
 	}
+	PlanPruneIn struct {
+		Policy removal.PrunePolicy `json:"policy"`
+	}
+	PlanPruneOut struct {
+		Pruning removal.Pruning `json:"pruning"`
+	}
+	PruneIn struct {
+		Policy   removal.PrunePolicy `json:"policy"`
+		Revision *string             `json:"revision,omitempty"`
+	}
+	PruneOut struct {
+		OperationID string            `json:"operationId"`
+		Progress    *removal.Progress `json:"progress,omitempty"`
+		Pruning     *removal.Pruning  `json:"pruning,omitempty"`
+	}
+	GetUsageOut struct {
+		Image     *removal.ImageUsage     `json:"image,omitempty"`
+		Container *removal.ContainerUsage `json:"container,omitempty"`
+		Layer     *removal.LayerUsage     `json:"layer,omitempty"`
+		Totals    *removal.UsageTotals    `json:"totals,omitempty"`
+	}
 	ListContainersIn struct {
 		Container *string `json:"container,omitempty"`
 		Image     *string `json:"image,omitempty"`

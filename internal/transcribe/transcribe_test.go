@@ -49,8 +49,17 @@ func (r random) set(v reflect.Value) {
 	case *core.Force:
 		*at = core.Force(r.IntN(4))
 		return
+	case *core.Fate:
+		*at = core.Fate(r.IntN(3))
+		return
 	case *service.Outcome:
 		r.outcome(at)
+		return
+	case *service.Pruned:
+		r.pruned(at)
+		return
+	case *service.Usage:
+		r.totals(at)
 		return
 	case *error:
 		*at = r.error()
@@ -134,6 +143,25 @@ func (r random) outcome(o *service.Outcome) {
 		result.Removal = *of
 		o.Results = append(o.Results, result)
 	}
+}
+
+// pruned makes one whose parts belong together.
+func (r random) pruned(p *service.Pruned) {
+	p.Outcome = new(service.Outcome)
+	r.outcome(p.Outcome)
+	for _, v := range []any{&p.Kept, &p.Bytes, &p.AtLeast, &p.Disk, &p.After, &p.Wanted, &p.Thresholds} {
+		r.fill(v)
+	}
+}
+
+// totals makes an account without its images, containers and layers.
+func (r random) totals(u *service.Usage) {
+	u.Account = new(core.Account)
+	for _, v := range []any{u.Account, &u.Disk, &u.Time} {
+		r.fill(v)
+	}
+	u.Account.Images, u.Account.Containers, u.Account.Layers = nil, nil, nil
+	u.Account.Store.GraphOptions, u.Account.Store.Default = nil, false
 }
 
 // error makes one that somebody branches on, wrapped, or one that nobody does.
@@ -233,6 +261,13 @@ func TestRoundTrip(t *testing.T) {
 		})
 	})
 	t.Run("copy progress", func(t *testing.T) { roundTrip(t, transcribe.FromCopyProgress, transcribe.ToCopyProgress) })
+	t.Run("pruned", func(t *testing.T) {
+		roundTrip(t, transcribe.FromPruned, func(p removal.Pruning) (*service.Pruned, error) { return transcribe.ToPruned(p, false) })
+	})
+	t.Run("image usage", func(t *testing.T) { roundTrip(t, transcribe.FromImageUsage, transcribe.ToImageUsage) })
+	t.Run("container usage", func(t *testing.T) { roundTrip(t, transcribe.FromContainerUsage, transcribe.ToContainerUsage) })
+	t.Run("layer usage", func(t *testing.T) { roundTrip(t, transcribe.FromLayerUsage, transcribe.ToLayerUsage) })
+	t.Run("usage totals", func(t *testing.T) { roundTrip(t, transcribe.FromUsageTotals, transcribe.ToUsageTotals) })
 	t.Run("plugin", func(t *testing.T) { roundTrip(t, transcribe.FromPlugin, transcribe.ToPlugin) })
 	t.Run("event", func(t *testing.T) { roundTrip(t, transcribe.FromEvent, transcribe.ToEvent) })
 }

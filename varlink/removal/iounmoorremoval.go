@@ -197,6 +197,118 @@ type Outcome struct {
 	Problems  []Problem    `json:"problems"`
 }
 
+// What a prune is to take. Empty: images without a name, and idle containers that no plugin owns.
+type PrunePolicy struct {
+	All            *bool     `json:"all,omitempty"`
+	Stopped        *bool     `json:"stopped,omitempty"`
+	BuildLeftovers *bool     `json:"buildLeftovers,omitempty"`
+	WhenFull       *bool     `json:"whenFull,omitempty"`
+	Filters        *[]string `json:"filters,omitempty"`
+	Keep           *int64    `json:"keep,omitempty"`
+	UnusedForMs    *int64    `json:"unusedForMs,omitempty"`
+	High           *int64    `json:"high,omitempty"`
+	Low            *int64    `json:"low,omitempty"`
+	MinAgeMs       *int64    `json:"minAgeMs,omitempty"`
+	AbandonedAgeMs *int64    `json:"abandonedAgeMs,omitempty"`
+}
+
+// A file system, in bytes.
+type Disk struct {
+	Capacity  int64 `json:"capacity"`
+	Available int64 `json:"available"`
+}
+
+// What a prune comes to.
+type Pruning struct {
+	Outcome Outcome   `json:"outcome"`
+	Kept    []Blocker `json:"kept"`
+	Bytes   int64     `json:"bytes"`
+	AtLeast bool      `json:"atLeast"`
+	Disk    *Disk     `json:"disk,omitempty"`
+	After   *Disk     `json:"after,omitempty"`
+	Wanted  *int64    `json:"wanted,omitempty"`
+	High    *int64    `json:"high,omitempty"`
+	Low     *int64    `json:"low,omitempty"`
+}
+
+// What it takes to give something free: a stop, nothing, or what no force does since it is protected, pinned,
+// of an additional store, or not known well enough.
+type Fate string
+
+// What some things come to. The bytes of the three fates are parts of bytes.
+type Sum struct {
+	Count      int64 `json:"count"`
+	Active     int64 `json:"active"`
+	Bytes      int64 `json:"bytes"`
+	Now        int64 `json:"now"`
+	AfterStop  int64 `json:"afterStop"`
+	Never      int64 `json:"never"`
+	Unmeasured int64 `json:"unmeasured"`
+}
+
+// An image with what it holds. In owners of all the following, a question mark is behind one that may be the
+// owner, and none is nobody.
+type ImageUsage struct {
+	Id          string    `json:"id"`
+	Names       []string  `json:"names"`
+	UniqueBytes int64     `json:"uniqueBytes"`
+	SharedBytes int64     `json:"sharedBytes"`
+	Unmeasured  int64     `json:"unmeasured"`
+	Containers  int64     `json:"containers"`
+	Owners      []string  `json:"owners"`
+	ReadOnly    bool      `json:"readOnly"`
+	Fate        Fate      `json:"fate"`
+	Because     []Blocker `json:"because"`
+	Reason      string    `json:"reason"`
+}
+
+type ContainerUsage struct {
+	Id      string    `json:"id"`
+	Name    *string   `json:"name,omitempty"`
+	Image   *string   `json:"image,omitempty"`
+	Owners  []string  `json:"owners"`
+	Group   *string   `json:"group,omitempty"`
+	State   *string   `json:"state,omitempty"`
+	Use     Use       `json:"use"`
+	Bytes   *int64    `json:"bytes,omitempty"`
+	Fate    Fate      `json:"fate"`
+	Because []Blocker `json:"because"`
+	Reason  string    `json:"reason"`
+}
+
+// A layer that is not a container's. Of several images it is shared, of none it belongs to nothing.
+type LayerUsage struct {
+	Id       string   `json:"id"`
+	Bytes    *int64   `json:"bytes,omitempty"`
+	Images   []string `json:"images"`
+	Owners   []string `json:"owners"`
+	ReadOnly bool     `json:"readOnly"`
+	Fate     Fate     `json:"fate"`
+}
+
+// What the containers of some owners hold together and nobody else's. No owners: what no container stands on.
+type OwnerUsage struct {
+	Owners []string `json:"owners"`
+	Images int64    `json:"images"`
+	Sum    Sum      `json:"sum"`
+}
+
+// What a store's bytes are held by. Each layer counts once: with its recorded, uncompressed size, a
+// container's with that of its files.
+type UsageTotals struct {
+	GraphRoot     string       `json:"graphRoot"`
+	RunRoot       string       `json:"runRoot"`
+	GraphDriver   string       `json:"graphDriver"`
+	Time          string       `json:"time"`
+	Disk          *Disk        `json:"disk,omitempty"`
+	OfImages      Sum          `json:"ofImages"`
+	OfContainers  Sum          `json:"ofContainers"`
+	OfNothing     Sum          `json:"ofNothing"`
+	Total         Sum          `json:"total"`
+	Owners        []OwnerUsage `json:"owners"`
+	ReadOnlyBytes int64        `json:"readOnlyBytes"`
+}
+
 type Progress struct {
 	Phase  string  `json:"phase"`
 	Action Action  `json:"action"`
@@ -1059,6 +1171,204 @@ func (m RemoveContainer_methods) Upgrade(ctx context.Context, c *varlink.Connect
 		action_out_ = out.Action
 		deletedContainers_out_ = out.DeletedContainers
 		reclaimedBytes_out_ = out.ReclaimedBytes
+		return
+	}, nil
+}
+
+// What a prune would take now. Changes nothing.
+type PlanPrune_methods struct{}
+
+func PlanPrune() PlanPrune_methods { return PlanPrune_methods{} }
+
+func (m PlanPrune_methods) Call(ctx context.Context, c *varlink.Connection, policy_in_ PrunePolicy) (pruning_out_ Pruning, err_ error) {
+	receive, err_ := m.Send(ctx, c, 0, policy_in_)
+	if err_ != nil {
+		return
+	}
+	pruning_out_, _, err_ = receive(ctx)
+	return
+}
+
+func (m PlanPrune_methods) Send(ctx context.Context, c *varlink.Connection, flags uint64, policy_in_ PrunePolicy) (func(ctx context.Context) (Pruning, uint64, error), error) {
+	var in struct {
+		Policy PrunePolicy `json:"policy"`
+	}
+	in.Policy = policy_in_
+	receive, err := c.Send(ctx, "io.unmoor.Removal.PlanPrune", in, flags)
+	if err != nil {
+		return nil, err
+	}
+	return func(context.Context) (pruning_out_ Pruning, flags uint64, err error) {
+		var out struct {
+			Pruning Pruning `json:"pruning"`
+		}
+		flags, err = receive(ctx, &out)
+		if err != nil {
+			err = Dispatch_Error(err)
+			return
+		}
+		pruning_out_ = out.Pruning
+		return
+	}, nil
+}
+
+func (m PlanPrune_methods) Upgrade(ctx context.Context, c *varlink.Connection, policy_in_ PrunePolicy) (func(ctx context.Context) (pruning_out_ Pruning, flags uint64, conn varlink.ReadWriterContext, err_ error), error) {
+	var in struct {
+		Policy PrunePolicy `json:"policy"`
+	}
+	in.Policy = policy_in_
+	receive, err := c.Upgrade(ctx, "io.unmoor.Removal.PlanPrune", in)
+	if err != nil {
+		return nil, err
+	}
+	return func(context.Context) (pruning_out_ Pruning, flags uint64, conn varlink.ReadWriterContext, err error) {
+		var out struct {
+			Pruning Pruning `json:"pruning"`
+		}
+		flags, conn, err = receive(ctx, &out)
+		if err != nil {
+			err = Dispatch_Error(err)
+			return
+		}
+		pruning_out_ = out.Pruning
+		return
+	}, nil
+}
+
+// Removes what a policy means and nothing uses. Nothing is stopped. With more: a reply a step, then the final
+// one, which carries what it came to. A caller that goes away ends it as Remove.
+type Prune_methods struct{}
+
+func Prune() Prune_methods { return Prune_methods{} }
+
+func (m Prune_methods) Call(ctx context.Context, c *varlink.Connection, policy_in_ PrunePolicy, revision_in_ *string) (operationId_out_ string, progress_out_ *Progress, pruning_out_ *Pruning, err_ error) {
+	receive, err_ := m.Send(ctx, c, 0, policy_in_, revision_in_)
+	if err_ != nil {
+		return
+	}
+	operationId_out_, progress_out_, pruning_out_, _, err_ = receive(ctx)
+	return
+}
+
+func (m Prune_methods) Send(ctx context.Context, c *varlink.Connection, flags uint64, policy_in_ PrunePolicy, revision_in_ *string) (func(ctx context.Context) (string, *Progress, *Pruning, uint64, error), error) {
+	var in struct {
+		Policy   PrunePolicy `json:"policy"`
+		Revision *string     `json:"revision,omitempty"`
+	}
+	in.Policy = policy_in_
+	in.Revision = revision_in_
+	receive, err := c.Send(ctx, "io.unmoor.Removal.Prune", in, flags)
+	if err != nil {
+		return nil, err
+	}
+	return func(context.Context) (operationId_out_ string, progress_out_ *Progress, pruning_out_ *Pruning, flags uint64, err error) {
+		var out struct {
+			OperationId string    `json:"operationId"`
+			Progress    *Progress `json:"progress,omitempty"`
+			Pruning     *Pruning  `json:"pruning,omitempty"`
+		}
+		flags, err = receive(ctx, &out)
+		if err != nil {
+			err = Dispatch_Error(err)
+			return
+		}
+		operationId_out_ = out.OperationId
+		progress_out_ = out.Progress
+		pruning_out_ = out.Pruning
+		return
+	}, nil
+}
+
+func (m Prune_methods) Upgrade(ctx context.Context, c *varlink.Connection, policy_in_ PrunePolicy, revision_in_ *string) (func(ctx context.Context) (operationId_out_ string, progress_out_ *Progress, pruning_out_ *Pruning, flags uint64, conn varlink.ReadWriterContext, err_ error), error) {
+	var in struct {
+		Policy   PrunePolicy `json:"policy"`
+		Revision *string     `json:"revision,omitempty"`
+	}
+	in.Policy = policy_in_
+	in.Revision = revision_in_
+	receive, err := c.Upgrade(ctx, "io.unmoor.Removal.Prune", in)
+	if err != nil {
+		return nil, err
+	}
+	return func(context.Context) (operationId_out_ string, progress_out_ *Progress, pruning_out_ *Pruning, flags uint64, conn varlink.ReadWriterContext, err error) {
+		var out struct {
+			OperationId string    `json:"operationId"`
+			Progress    *Progress `json:"progress,omitempty"`
+			Pruning     *Pruning  `json:"pruning,omitempty"`
+		}
+		flags, conn, err = receive(ctx, &out)
+		if err != nil {
+			err = Dispatch_Error(err)
+			return
+		}
+		operationId_out_ = out.OperationId
+		progress_out_ = out.Progress
+		pruning_out_ = out.Pruning
+		return
+	}, nil
+}
+
+// Needs more. What the store's bytes are held by: a reply an image, a container, a layer, then the final one
+// with the totals.
+type GetUsage_methods struct{}
+
+func GetUsage() GetUsage_methods { return GetUsage_methods{} }
+
+func (m GetUsage_methods) Call(ctx context.Context, c *varlink.Connection) (image_out_ *ImageUsage, container_out_ *ContainerUsage, layer_out_ *LayerUsage, totals_out_ *UsageTotals, err_ error) {
+	receive, err_ := m.Send(ctx, c, 0)
+	if err_ != nil {
+		return
+	}
+	image_out_, container_out_, layer_out_, totals_out_, _, err_ = receive(ctx)
+	return
+}
+
+func (m GetUsage_methods) Send(ctx context.Context, c *varlink.Connection, flags uint64) (func(ctx context.Context) (*ImageUsage, *ContainerUsage, *LayerUsage, *UsageTotals, uint64, error), error) {
+	receive, err := c.Send(ctx, "io.unmoor.Removal.GetUsage", nil, flags)
+	if err != nil {
+		return nil, err
+	}
+	return func(context.Context) (image_out_ *ImageUsage, container_out_ *ContainerUsage, layer_out_ *LayerUsage, totals_out_ *UsageTotals, flags uint64, err error) {
+		var out struct {
+			Image     *ImageUsage     `json:"image,omitempty"`
+			Container *ContainerUsage `json:"container,omitempty"`
+			Layer     *LayerUsage     `json:"layer,omitempty"`
+			Totals    *UsageTotals    `json:"totals,omitempty"`
+		}
+		flags, err = receive(ctx, &out)
+		if err != nil {
+			err = Dispatch_Error(err)
+			return
+		}
+		image_out_ = out.Image
+		container_out_ = out.Container
+		layer_out_ = out.Layer
+		totals_out_ = out.Totals
+		return
+	}, nil
+}
+
+func (m GetUsage_methods) Upgrade(ctx context.Context, c *varlink.Connection) (func(ctx context.Context) (image_out_ *ImageUsage, container_out_ *ContainerUsage, layer_out_ *LayerUsage, totals_out_ *UsageTotals, flags uint64, conn varlink.ReadWriterContext, err_ error), error) {
+	receive, err := c.Upgrade(ctx, "io.unmoor.Removal.GetUsage", nil)
+	if err != nil {
+		return nil, err
+	}
+	return func(context.Context) (image_out_ *ImageUsage, container_out_ *ContainerUsage, layer_out_ *LayerUsage, totals_out_ *UsageTotals, flags uint64, conn varlink.ReadWriterContext, err error) {
+		var out struct {
+			Image     *ImageUsage     `json:"image,omitempty"`
+			Container *ContainerUsage `json:"container,omitempty"`
+			Layer     *LayerUsage     `json:"layer,omitempty"`
+			Totals    *UsageTotals    `json:"totals,omitempty"`
+		}
+		flags, conn, err = receive(ctx, &out)
+		if err != nil {
+			err = Dispatch_Error(err)
+			return
+		}
+		image_out_ = out.Image
+		container_out_ = out.Container
+		layer_out_ = out.Layer
+		totals_out_ = out.Totals
 		return
 	}, nil
 }
@@ -1935,6 +2245,9 @@ type iounmoorremovalInterface interface {
 	Remove(ctx context.Context, c VarlinkCall, targets_ Targets, force_ *Force, revision_ *string, gracePeriodMs_ *int64, noPrune_ *bool) error
 	RemoveImage(ctx context.Context, c VarlinkCall, image_ string, force_ *Force, revision_ *string, gracePeriodMs_ *int64, noPrune_ *bool) error
 	RemoveContainer(ctx context.Context, c VarlinkCall, container_ string, force_ *Force, revision_ *string, gracePeriodMs_ *int64) error
+	PlanPrune(ctx context.Context, c VarlinkCall, policy_ PrunePolicy) error
+	Prune(ctx context.Context, c VarlinkCall, policy_ PrunePolicy, revision_ *string) error
+	GetUsage(ctx context.Context, c VarlinkCall) error
 	ListContainers(ctx context.Context, c VarlinkCall, container_ *string, image_ *string, size_ *bool) error
 	ListImages(ctx context.Context, c VarlinkCall, image_ *string) error
 	Explain(ctx context.Context, c VarlinkCall, reference_ string) error
@@ -2136,6 +2449,40 @@ func (c *VarlinkCall) ReplyRemoveContainer(ctx context.Context, operationId_ str
 	return c.Reply(ctx, &out)
 }
 
+func (c *VarlinkCall) ReplyPlanPrune(ctx context.Context, pruning_ Pruning) error {
+	var out struct {
+		Pruning Pruning `json:"pruning"`
+	}
+	out.Pruning = pruning_
+	return c.Reply(ctx, &out)
+}
+
+func (c *VarlinkCall) ReplyPrune(ctx context.Context, operationId_ string, progress_ *Progress, pruning_ *Pruning) error {
+	var out struct {
+		OperationId string    `json:"operationId"`
+		Progress    *Progress `json:"progress,omitempty"`
+		Pruning     *Pruning  `json:"pruning,omitempty"`
+	}
+	out.OperationId = operationId_
+	out.Progress = progress_
+	out.Pruning = pruning_
+	return c.Reply(ctx, &out)
+}
+
+func (c *VarlinkCall) ReplyGetUsage(ctx context.Context, image_ *ImageUsage, container_ *ContainerUsage, layer_ *LayerUsage, totals_ *UsageTotals) error {
+	var out struct {
+		Image     *ImageUsage     `json:"image,omitempty"`
+		Container *ContainerUsage `json:"container,omitempty"`
+		Layer     *LayerUsage     `json:"layer,omitempty"`
+		Totals    *UsageTotals    `json:"totals,omitempty"`
+	}
+	out.Image = image_
+	out.Container = container_
+	out.Layer = layer_
+	out.Totals = totals_
+	return c.Reply(ctx, &out)
+}
+
 func (c *VarlinkCall) ReplyListContainers(ctx context.Context, container_ *Container) error {
 	var out struct {
 		Container *Container `json:"container,omitempty"`
@@ -2303,6 +2650,23 @@ func (s *VarlinkInterface) RemoveContainer(ctx context.Context, c VarlinkCall, c
 	return c.ReplyMethodNotImplemented(ctx, "io.unmoor.Removal.RemoveContainer")
 }
 
+// What a prune would take now. Changes nothing.
+func (s *VarlinkInterface) PlanPrune(ctx context.Context, c VarlinkCall, policy_ PrunePolicy) error {
+	return c.ReplyMethodNotImplemented(ctx, "io.unmoor.Removal.PlanPrune")
+}
+
+// Removes what a policy means and nothing uses. Nothing is stopped. With more: a reply a step, then the final
+// one, which carries what it came to. A caller that goes away ends it as Remove.
+func (s *VarlinkInterface) Prune(ctx context.Context, c VarlinkCall, policy_ PrunePolicy, revision_ *string) error {
+	return c.ReplyMethodNotImplemented(ctx, "io.unmoor.Removal.Prune")
+}
+
+// Needs more. What the store's bytes are held by: a reply an image, a container, a layer, then the final one
+// with the totals.
+func (s *VarlinkInterface) GetUsage(ctx context.Context, c VarlinkCall) error {
+	return c.ReplyMethodNotImplemented(ctx, "io.unmoor.Removal.GetUsage")
+}
+
 // With more: a reply a container, of all or of those of one image; an empty list is one reply without a
 // container. Without more: container is required.
 func (s *VarlinkInterface) ListContainers(ctx context.Context, c VarlinkCall, container_ *string, image_ *string, size_ *bool) error {
@@ -2434,6 +2798,30 @@ func (s *VarlinkInterface) VarlinkDispatch(ctx context.Context, call varlink.Cal
 			return call.ReplyInvalidParameter(ctx, "parameters")
 		}
 		return s.iounmoorremovalInterface.RemoveContainer(ctx, VarlinkCall{call}, in.Container, in.Force, in.Revision, in.GracePeriodMs)
+
+	case "PlanPrune":
+		var in struct {
+			Policy PrunePolicy `json:"policy"`
+		}
+		err := call.GetParameters(&in)
+		if err != nil {
+			return call.ReplyInvalidParameter(ctx, "parameters")
+		}
+		return s.iounmoorremovalInterface.PlanPrune(ctx, VarlinkCall{call}, in.Policy)
+
+	case "Prune":
+		var in struct {
+			Policy   PrunePolicy `json:"policy"`
+			Revision *string     `json:"revision,omitempty"`
+		}
+		err := call.GetParameters(&in)
+		if err != nil {
+			return call.ReplyInvalidParameter(ctx, "parameters")
+		}
+		return s.iounmoorremovalInterface.Prune(ctx, VarlinkCall{call}, in.Policy, in.Revision)
+
+	case "GetUsage":
+		return s.iounmoorremovalInterface.GetUsage(ctx, VarlinkCall{call})
 
 	case "ListContainers":
 		var in struct {
@@ -2805,6 +3193,139 @@ type Outcome (
   problems: []Problem
 )
 
+# What a prune is to take. Empty: images without a name, and idle containers that no plugin owns.
+type PrunePolicy (
+  # Images with names, too
+  all: ?bool,
+  # Idle containers of engines, those that builds left
+  stopped: ?bool,
+  buildLeftovers: ?bool,
+  # Images alone, only where the file system is fuller than high, and until it is no fuller than low: the
+  # one whose last use is the longest ago first
+  whenFull: ?bool,
+  # KEY=VALUE or label!=VALUE: until, label, reference, owner, dangling. All must fit; of several references
+  # or owners one
+  filters: ?[]string,
+  # How many images of each repository stay, the newest
+  keep: ?int,
+  # How long images must not have been used
+  unusedForMs: ?int,
+  # Parts of a hundred, both or none; absent: as configured
+  high: ?int,
+  low: ?int,
+  # How long ago all that goes must have come, and containers of nobody and of builds; absent: as configured
+  minAgeMs: ?int,
+  abandonedAgeMs: ?int
+)
+
+# A file system, in bytes.
+type Disk (capacity: int, available: int)
+
+# What a prune comes to.
+type Pruning (
+  # Without results where it is a plan alone
+  outcome: Outcome,
+  # What was meant and has to stay, each with the first thing that keeps it
+  kept: []Blocker,
+  # What the plan would give free, and whether something was not measured
+  bytes: int,
+  atLeast: bool,
+  # The file system before, and after something was done
+  disk: ?Disk,
+  after: ?Disk,
+  # How many bytes were to become free, and the parts of a hundred that were gone by, of what is full
+  wanted: ?int,
+  high: ?int,
+  low: ?int
+)
+
+# What it takes to give something free: a stop, nothing, or what no force does since it is protected, pinned,
+# of an additional store, or not known well enough.
+type Fate (never, after_stop, now)
+
+# What some things come to. The bytes of the three fates are parts of bytes.
+type Sum (
+  count: int,
+  # Images with containers, containers in use
+  active: int,
+  bytes: int,
+  now: int,
+  afterStop: int,
+  never: int,
+  # Layers of unknown size, which are not in the bytes
+  unmeasured: int
+)
+
+# An image with what it holds. In owners of all the following, a question mark is behind one that may be the
+# owner, and none is nobody.
+type ImageUsage (
+  id: string,
+  names: []string,
+  # Of layers that no other image has, and of the others
+  uniqueBytes: int,
+  sharedBytes: int,
+  # Layers of unknown size
+  unmeasured: int,
+  containers: int,
+  # Those whose containers stand on it, or on what is built on it
+  owners: []string,
+  readOnly: bool,
+  fate: Fate,
+  because: []Blocker,
+  # One clause
+  reason: string
+)
+
+type ContainerUsage (
+  id: string,
+  name: ?string,
+  image: ?string,
+  owners: []string,
+  group: ?string,
+  state: ?string,
+  use: Use,
+  # Absent where it could not be measured
+  bytes: ?int,
+  fate: Fate,
+  because: []Blocker,
+  reason: string
+)
+
+# A layer that is not a container's. Of several images it is shared, of none it belongs to nothing.
+type LayerUsage (
+  id: string,
+  bytes: ?int,
+  images: []string,
+  owners: []string,
+  # It lies in an additional store, and counts nowhere
+  readOnly: bool,
+  fate: Fate
+)
+
+# What the containers of some owners hold together and nobody else's. No owners: what no container stands on.
+type OwnerUsage (
+  owners: []string,
+  images: int,
+  # The count is that of the containers
+  sum: Sum
+)
+
+# What a store's bytes are held by. Each layer counts once: with its recorded, uncompressed size, a
+# container's with that of its files.
+type UsageTotals (
+  graphRoot: string,
+  runRoot: string,
+  graphDriver: string,
+  time: string,
+  disk: ?Disk,
+  ofImages: Sum,
+  ofContainers: Sum,
+  ofNothing: Sum,
+  total: Sum,
+  owners: []OwnerUsage,
+  readOnlyBytes: int
+)
+
 type Progress (
   # started, finished, failed
   phase: string,
@@ -2987,6 +3508,21 @@ method RemoveContainer(
   deletedContainers: ?[]string,
   reclaimedBytes: ?int
 )
+
+# What a prune would take now. Changes nothing.
+method PlanPrune(policy: PrunePolicy) -> (pruning: Pruning)
+
+# Removes what a policy means and nothing uses. Nothing is stopped. With more: a reply a step, then the final
+# one, which carries what it came to. A caller that goes away ends it as Remove.
+method Prune(
+  policy: PrunePolicy,
+  # Refuse with PlanStale where the plan of this revision no longer holds
+  revision: ?string
+) -> (operationId: string, progress: ?Progress, pruning: ?Pruning)
+
+# Needs more. What the store's bytes are held by: a reply an image, a container, a layer, then the final one
+# with the totals.
+method GetUsage() -> (image: ?ImageUsage, container: ?ContainerUsage, layer: ?LayerUsage, totals: ?UsageTotals)
 
 # With more: a reply a container, of all or of those of one image; an empty list is one reply without a
 # container. Without more: container is required.
