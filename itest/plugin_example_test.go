@@ -64,7 +64,7 @@ var buildExample = sync.OnceValues(func() (string, error) {
 
 // withSkiff runs a scene with each of the examples, in a store of its own.
 func withSkiff(t *testing.T, scene func(t *testing.T, k *skiff)) {
-	on(t, []string{"overlay"}, func(t *testing.T, s *scenario) {
+	hostOnly(t, []string{"overlay"}, func(t *testing.T, s *scenario) {
 		for language, k := range examplePlugins(t, s) {
 			t.Run(language, func(t *testing.T) {
 				k.scenario = newScenario(t, s.gen, s.driver)
@@ -239,13 +239,27 @@ func TestExamplePluginCommand(t *testing.T) {
 	})
 }
 
-// TestExamplePluginCheck has the conformance suite judge the examples, served and started.
+// TestExamplePluginCheck has the conformance suite judge the examples, served and started, with a container that
+// runs.
 func TestExamplePluginCheck(t *testing.T) {
 	withSkiff(t, func(t *testing.T, k *skiff) {
-		k.save()
+		k.importImage("image", image)
+		check := func(words ...string) {
+			t.Helper()
+			web := k.container("web", image)
+			inWeb := k.run(web)
+			r := k.unmoor(append([]string{"plugin", "check", "--container", web}, words...)...).wantCode(t, 0).wantSaid(t, " 0 fail")
+			if strings.Contains(r.stdout, "skip  container-") {
+				t.Errorf("not all was tried: %v", r)
+			}
+			wantGone(t, []process{inWeb.process})
+			if left := k.load(); left[web] {
+				t.Errorf("Skiff's file has %v", left)
+			}
+		}
+		check(k.plugin...)
 		k.serve()
-		k.unmoor("plugin", "check", "unix:"+k.socket).wantCode(t, 0).wantSaid(t, "skiff")
-		k.unmoor(append([]string{"plugin", "check"}, k.plugin...)...).wantCode(t, 0).wantSaid(t, "skiff")
+		check("unix:" + k.socket)
 	})
 }
 
@@ -284,9 +298,16 @@ func TestPluginGuide(t *testing.T) {
 		if out, err := build.CombinedOutput(); err != nil {
 			t.Fatalf("%v: %v\n%s", build, err, out)
 		}
-		s.env = append(s.env, pythonVarlink(t)...)
-		s.env = append(s.env, "INTERFACES="+repository+"/varlink")
-		s.unmoor("plugin", "check", s.path("raft/raft")).wantCode(t, 0).wantSaid(t, "raft")
-		s.unmoor("plugin", "check", "/usr/bin/python3", s.path("raft/raft.py")).wantCode(t, 0).wantSaid(t, "raft")
+		for _, from := range []string{"examples/plugin-python/unmoor_plugin.py", "varlink/io.unmoor.Plugin.varlink"} {
+			text, err := os.ReadFile(filepath.Join(repository, from))
+			if err != nil {
+				t.Fatal(err)
+			}
+			s.write("raft/"+filepath.Base(from), string(text))
+		}
+		for _, command := range [][]string{{s.path("raft/raft")}, {"/usr/bin/python3", s.path("raft/raft.py")}} {
+			args := append([]string{"plugin", "check"}, command...)
+			s.do(s.gen.command(pythonVarlink(t), unmoorBinary, args...)).wantCode(t, 0).wantSaid(t, "plugin raft (Raft)", " 0 fail")
+		}
 	})
 }

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"os/exec"
+	"os/user"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -30,7 +31,7 @@ mount --make-rprivate /
 mkdir "$1/machine"
 mount --bind / "$1/machine"
 cd "$1/machine"
-mount --bind "$1" ".$1"
+[ "$(stat -c %d "$1")" = "$(stat -c %d /)" ] || mount --bind "$1" ".$1"
 mount -t proc proc proc
 mount --rbind /dev dev
 mount -t sysfs sysfs sys
@@ -42,6 +43,8 @@ for d in etc var/lib var/log; do mount --bind "$1/installed/$d" $d; done
 pivot_root . run/host
 umount -l /run/host
 cd /
+# As on any host of systemd's: what is unmounted is so in the services' namespaces, too.
+mount --make-rshared /
 exec env -i PATH="$PATH" container=unmoor-itest SYSTEMD_UNIT_PATH="/usr/local/lib/systemd/system:$1/units" \
 	/lib/systemd/systemd --system --unit=default.target --log-target=console --log-level=notice --show-status=no
 `
@@ -69,9 +72,9 @@ func (s *scenario) boot() *machine {
 	if err := os.Mkdir(cgroup, 0o755); err != nil {
 		s.t.Fatal(err)
 	}
-	script := `echo $$ >"$2/cgroup.procs"
-exec unshare --mount --pid --fork --kill-child --cgroup --uts --ipc sh -c '` + bootScript + `' sh "$1"`
-	b := s.start(s.gen.command(nil, "sh", "-ec", script, "sh", s.dir, cgroup))
+	const script = `echo $$ >"$2/cgroup.procs"
+exec unshare --mount --pid --fork --kill-child --cgroup --uts --ipc sh -c "$3" sh "$1"`
+	b := s.start(s.gen.command(nil, "sh", "-ec", script, "sh", s.dir, cgroup, bootScript))
 	var init []byte
 	eventually(s.t, "systemd is pid 1 of the machine", func() bool {
 		if b.ended() {
@@ -403,5 +406,87 @@ func TestSystemdPlugin(t *testing.T) {
 		}
 		pid := m.show("unmoor-plugin@podman.service", "MainPID")
 		m.sh(`[ "$(readlink /proc/$1/ns/mnt)" = "$(readlink /proc/1/ns/mnt)" ]`, pid)
+	})
+}
+
+// TestSystemdUser runs the service in the manager of an ordinary user, whose Podman has its containers in
+// namespaces of its own.
+func TestSystemdUser(t *testing.T) {
+	on(t, []string{"overlay"}, func(t *testing.T, s *scenario) {
+		who, err := user.Lookup("unmoor-itest")
+		if err != nil {
+			skip(t, "no user unmoor-itest with subordinate IDs: run itest/setup.sh")
+		}
+		m := s.boot()
+		config := fmt.Sprintf("[store]\nroot = %q\nrunroot = %q\ndriver = %q\nall_processes_here = true\n",
+			m.path("root"), m.path("run"), m.driver)
+		m.write("user.toml", config)
+		for _, dir := range []string{"home", "runtime", "userunits", "installed/usr/local/lib/systemd/user/unmoor.service.d"} {
+			if err := os.MkdirAll(m.path(dir), 0o755); err != nil {
+				t.Fatal(err)
+			}
+		}
+		env := append(m.environment(), "HOME="+m.path("home"), "XDG_RUNTIME_DIR="+m.path("runtime"))
+		// With a directory of its own for this Podman forks once more (v4.3.1), and the service is no child of its.
+		conf, err := os.ReadFile(m.path("containers.conf"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		m.write("containers.conf", strings.Replace(string(conf), "tmp_dir=", "#tmp_dir=", 1))
+		for _, name := range []string{"default", "sysinit", "basic", "sockets", "shutdown"} {
+			m.write("userunits/"+name+".target", "[Unit]\nDefaultDependencies=no\n")
+		}
+		m.write("units/manager.service", fmt.Sprintf("[Service]\nUser=%s\nType=notify\nDelegate=yes\nEnvironment=PATH=%s %s\n"+
+			"Environment=SYSTEMD_UNIT_PATH=/usr/local/lib/systemd/user:%s\n"+
+			"ExecStart=/lib/systemd/systemd --user --unit=default.target --log-target=console\n",
+			who.Username, m.gen.path, strings.Join(env, " "), m.path("userunits")))
+		m.write("installed/usr/local/lib/systemd/user/unmoor.service.d/test.conf",
+			fmt.Sprintf("[Service]\nEnvironment=PATH=%s UNMOOR_CONFIG=%s\n", m.gen.path, m.path("user.toml")))
+		if out, err := exec.Command("chown", "-R", who.Uid+":"+who.Gid, m.path("home"), m.path("runtime"), m.path("tmp"), m.path("btmp")).CombinedOutput(); err != nil {
+			t.Fatalf("chown: %v: %s", err, out)
+		}
+		if err := os.Chmod(m.path("runtime"), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		// The store's directories are the user's to make.
+		if err := os.Chmod(m.dir, 0o777); err != nil {
+			t.Fatal(err)
+		}
+		m.must(m.systemctl("daemon-reload"))
+		m.must(m.systemctl("start", "manager.service"))
+		as := func(program string, args ...string) result {
+			t.Helper()
+			words := append([]string{"--reuid=" + who.Uid, "--regid=" + who.Gid, "--init-groups", program}, args...)
+			return m.do(m.gen.command(env, "setpriv", words...))
+		}
+		podman := func(args ...string) result { return as("podman", append(m.storeFlags(), args...)...) }
+		podman("import", "-q", run+"/image.tar", image).wantCode(t, 0)
+		podman("import", "-q", run+"/bystander.tar", bystander).wantCode(t, 0)
+		podman("run", "-d", "--name", "web", image, "sleep", "1000").wantCode(t, 0)
+		podman("run", "-d", "--name", "beside", bystander, "sleep", "1000").wantCode(t, 0)
+
+		if r := as("systemctl", "--user", "start", serviceUnit); r.code != 0 {
+			t.Fatal(r, as("systemctl", "--user", "status", "--no-pager", serviceUnit))
+		}
+		pid := m.must(as("systemctl", "--user", "show", "--value", "--property=MainPID", serviceUnit))
+		as("/usr/local/bin/unmoor", "ps").wantCode(t, 0).wantSaid(t, "web", "running", "in_use")
+		as("/usr/local/bin/unmoor", "rmi", image).wantCode(t, 2).wantSaid(t, "web")
+		m.write("user.toml", config+fmt.Sprintf("[protect]\nimages = [%q]\n", bystander))
+		as("systemctl", "--user", "reload", serviceUnit).wantCode(t, 0)
+		eventually(t, "the new configuration is in force", func() bool {
+			return strings.Contains(as("/usr/local/bin/unmoor", "plan", "--force=kill", bystander).said(), "protect")
+		})
+		as("/usr/local/bin/unmoor", "rm", "-f", "--time", "1", "web").wantCode(t, 0).wantSaid(t, "by podman")
+		if left := podman("ps", "--format", "{{.Names}}").wantCode(t, 0).stdout; strings.TrimSpace(left) != "beside" {
+			t.Errorf("podman lists %q", left)
+		}
+		if now := m.must(as("systemctl", "--user", "show", "--value", "--property=MainPID", serviceUnit)); now != pid || pid == "0" {
+			t.Errorf("pid %s became %s", pid, now)
+		}
+		as("systemctl", "--user", "stop", serviceUnit).wantCode(t, 0)
+		if r := m.must(as("systemctl", "--user", "show", "--value", "--property=Result", serviceUnit)); r != "success" {
+			t.Errorf("stopped: %s", r)
+		}
+		podman("exec", "beside", "true").wantCode(t, 0)
 	})
 }

@@ -148,7 +148,7 @@ images or containers, the highest.`,
 	flags.StringVar(&a.global.driver, "storage-driver", "", "the store's `driver`: overlay or vfs")
 	flags.StringArrayVar(&a.global.options, "storage-opt", nil, "an `option` of the storage driver; may be given several times")
 	flags.StringVar(&a.global.config, "config", "", "read the configuration from `file` (default "+config.DefaultPath+", or $UNMOOR_CONFIG)")
-	flags.StringVar(&a.global.url, "url", "", "ask the daemon at `address`: unix:…, ssh-unix:[user@]host:/path or exec:… (default $UNMOOR_URL, or else the system's where one answers)")
+	flags.StringVar(&a.global.url, "url", "", "ask the daemon at `address`: unix:PATH, ssh-unix:[USER@]HOST:PATH or exec:PROGRAM (default $UNMOOR_URL, or else the system's where one answers)")
 	flags.BoolVar(&a.global.local, "local", false, "do without a daemon: work on the store in this process")
 	flags.StringVar(&a.global.logLevel, "log-level", "", "log `level`: debug, info, warn or error (default warn)")
 	root.AddCommand(a.rmiCommand(), a.rmCommand(), a.planCommand(), a.whyCommand(), a.psCommand(),

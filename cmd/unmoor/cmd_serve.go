@@ -57,7 +57,10 @@ func (a *app) serve(cmd *cobra.Command, socket string) error {
 		return err
 	}
 	if os.Geteuid() != 0 {
-		os.Unsetenv("WATCHDOG_PID") // which is ours: who feeds it is the process in the user namespace
+		// Which is ours: who feeds it is the process in the user namespace.
+		if err := os.Unsetenv("WATCHDOG_PID"); err != nil {
+			return err
+		}
 	}
 	beginPause(cmd.Context(), a.config.Podman.Command)
 	if err := enterUserNamespace(a.config.Podman.Command); err != nil {
