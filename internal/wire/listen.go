@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"net"
 	"os"
+	"path/filepath"
 	"sync"
 	"syscall"
 
@@ -22,8 +23,8 @@ var ErrInUse = errors.New("another process serves it")
 // but the owner can connect before mode is in force, whatever the umask. Close removes our own socket,
 // and nothing that came in its place; the lock file stays.
 func Listen(path string, mode os.FileMode) (net.Listener, error) {
-	if path == "" {
-		return nil, errors.New("listen on a socket: it has no path")
+	if !filepath.IsAbs(path) { // such as the abstract @name, which has no mode
+		return nil, fmt.Errorf("listen on %q: the path must be absolute", path)
 	}
 	lock, err := lockBeside(path)
 	if err != nil {

@@ -124,7 +124,7 @@ func TestHazard8WhatIsNoSocketStays(t *testing.T) {
 	if _, err := Listen(path, 0o600); !errors.Is(err, unix.ELOOP) {
 		t.Errorf("a lock that is a link: %v", err)
 	}
-	for _, path := range []string{"", filepath.Join(dir, "none", "socket"), filepath.Join(dir, strings.Repeat("x", 120))} {
+	for _, path := range []string{"", "@abstract", filepath.Join(dir, "none", "socket"), filepath.Join(dir, strings.Repeat("x", 120))} {
 		if l, err := Listen(path, 0o600); err == nil {
 			l.Close()
 			t.Errorf("%q: no error", path)
