@@ -72,7 +72,7 @@ the one that COMMAND starts, which is passed a socket as the daemon does.
 
 It is asked about containers that are made up, in a store that is made up too, unless --root names one.
 Nothing that exists is asked to be stopped or removed, but for the container that --container names: that
-one is stopped and removed.
+one is stopped and removed, as far as the plugin does that and does not leave it to unmoor.
 
 Exit codes: 0 all that was judged holds, 1 something fails, 125 the plugin could not be judged.`,
 		Args: func(_ *cobra.Command, args []string) error {
