@@ -220,7 +220,7 @@ func TestChaosOfDescribe(t *testing.T) {
 		chaos{"another protocol", replaced(`[1]`, `[2]`), false, "revision [2]"},
 		chaos{"no protocol", replaced(`[1]`, `[]`), true, "0 revisions"},
 		chaos{"a protocol that cannot be", replaced(`[1]`, `["1"]`), true, ""},
-		chaos{"no capabilities", replaced(`"capabilities":["stop","remove","pin","list"],`, ``), true, "capabilities"},
+		chaos{"no capabilities", replaced(`"capabilities":["stop","remove","pin","list","build"],`, ``), true, "capabilities"},
 		chaos{"no hints", replaced(`"claimHints":[`+testHint+`],`, ``), true, "claimHints"},
 		chaos{"a hint that fits nothing", replaced(testHint, `{}`), true, "fits nothing"},
 		chaos{"a hint with a path", replaced(testHint, `{"file":"../x"}`), true, "no name of a file"},

@@ -65,9 +65,10 @@ func cloneContainers(containers []core.Container) []core.Container {
 
 // hold makes one container's holding of all the votes. Doubt outweighs a claim: a container that
 // one plugin claims and that another one, which does not answer, may own too is undetermined.
-// Otherwise a plugin could take another one's container while that one is down.
+// Otherwise a plugin could take another one's container while that one is down. A plugin without hints,
+// one that never answered say, may own what nobody claims.
 func hold(c core.Container, votes []vote) core.Holding {
-	var doubts, claimed, ignored []vote
+	var doubts, vague, claimed, ignored []vote
 	for _, v := range votes {
 		switch {
 		case v.fault == nil:
@@ -86,9 +87,14 @@ func hold(c core.Container, votes []vote) core.Holding {
 			if fits(v.entry.Hints, c) {
 				ignored = append(ignored, v)
 			}
+		case !tell(v.entry.Hints):
+			vague = append(vague, v)
 		case fits(v.entry.Hints, c):
 			doubts = append(doubts, v)
 		}
+	}
+	if len(claimed) == 0 {
+		doubts = append(doubts, vague...)
 	}
 	switch {
 	case len(claimed) > 1:

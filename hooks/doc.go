@@ -7,7 +7,7 @@
 // of which nothing is left but a record. A record is what a plugin on a socket said of itself, kept on
 // disk. A hint says what an engine's containers look like in the store, so that it is known what a plugin
 // that cannot answer would have owned. A pinner is a plugin whose engine can want an image kept,
-// containers or not. An answer is valid as a whole or garbage as a whole. A plugin fails by silence until
+// containers or not; a builder is one whose engine builds images. An answer is valid as a whole or garbage as a whole. A plugin fails by silence until
 // its deadline, by breaking (a panic, a connection closed in the middle of a call) or by garbage; three
 // failures within a minute put it into quarantine. That its engine cannot answer is no failure.
 //
@@ -19,7 +19,8 @@
 // this machine and no container shows that it was. "Could not find out" is never "not mine". A plugin
 // that is down, in quarantine, or gone from the directory or the configuration keeps what it may own,
 // until an operator says that it is gone for good ([Registry.Unregister], or the record's file removed).
-// A stop or removal that a plugin has begun is not broken off by us; only the waiting for it ends.
+// A stop or removal that a plugin has begun is not broken off by us; only the waiting for it ends. A build
+// may take for ever, as long as there are signs of life, and ends when its caller wants it to.
 //
 // Hazard. A plugin in this process that ignores its context cannot be ended: its goroutine is left
 // behind, with its own copy of everything that it was handed, and what it answers later is dropped. A

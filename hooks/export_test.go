@@ -5,7 +5,10 @@ import (
 	"time"
 )
 
-// SetSilence changes how long Stop and Remove may go without a reply.
+// SetEndOfBuild changes how long a plugin has to end a build.
+func SetEndOfBuild(t testing.TB, d time.Duration) { set(t, &endOfBuild, d) }
+
+// SetSilence changes how long Stop, Remove and Build may go without a reply.
 func SetSilence(t testing.TB, d time.Duration) { set(t, &silence, d) }
 
 // SetEndGrace changes how long a plugin's process has to end.

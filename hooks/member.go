@@ -78,7 +78,9 @@ func (m *member) offers(capability string) bool {
 func capabilitiesOf(p Plugin) []string {
 	_, pins := p.(Pinner)
 	_, lists := p.(Lister)
-	return protocol.Capabilities{Stop: true, Remove: true, Pin: pins, List: lists}.Words()
+	_, builds := p.(Builder)
+	c := protocol.Capabilities{Stop: true, Remove: true, Pin: pins, List: lists, Build: builds}
+	return c.Words()
 }
 
 // unasked is whether nothing can be said of it yet.

@@ -66,7 +66,7 @@ type Entry struct {
 	Command []string
 	// Disabled is whether it is not asked, wherever it comes from: its containers are nobody's.
 	Disabled bool
-	// Hints hold even when the plugin never answered. An entry without hints may own anything. Those that
+	// Hints hold even when the plugin never answered. An entry without hints may own whatever no other one claims. Those that
 	// a plugin on a socket has told of are added.
 	Hints []core.ClaimHint
 	// Required is whether no container may be touched while the plugin does not answer, and where it

@@ -145,7 +145,7 @@ const testHint = `{"metadataKey":"image-name","metadataKeyAbsent":"pod-id"}`
 
 // describing is the description of a plugin with the hint of these tests.
 func describing(name string) string {
-	return fmt.Sprintf(`{"name":%q,"engine":%q,"engineVersion":"1.2","protocolVersions":[1],"capabilities":["stop","remove","pin","list"],"claimHints":[%s],"ready":true}`,
+	return fmt.Sprintf(`{"name":%q,"engine":%q,"engineVersion":"1.2","protocolVersions":[1],"capabilities":["stop","remove","pin","list","build"],"claimHints":[%s],"ready":true}`,
 		name, name, testHint)
 }
 
@@ -158,6 +158,7 @@ func honest(name string) map[string]answerer {
 		"Stop":     each("outcomes", `{"id":%q}`),
 		"Remove":   each("outcomes", `{"id":%q,"storageRemoved":true}`),
 		"List":     saying1(`{"parameters":{"reports":[]}}`),
+		"Build":    saying1(`{"parameters":{"lines":["built"],"imageId":"` + string(id(7)) + `"}}`),
 	}
 }
 

@@ -41,9 +41,11 @@ var (
 	_ Plugin = (*remote)(nil)
 	_ Pinner = (*remote)(nil)
 	_ Lister = (*remote)(nil)
+
+	_ Builder = (*remote)(nil)
 )
 
-// errNotOffered is the error of Pins and List where the plugin lacks the capability.
+// errNotOffered is the error of Pins, List and Build where the plugin lacks the capability.
 var errNotOffered = errors.New("the plugin does not offer it")
 
 // What is read of a plugin at most: of all the replies to a call, and of one description.
@@ -60,7 +62,7 @@ const (
 	betweenSigns        = 20 * time.Millisecond
 )
 
-// silence is how long Stop and Remove may go without a reply. A plugin gives one every 5 s.
+// silence is how long Stop, Remove and Build may go without a reply. A plugin gives one every 5 s.
 var silence = 15 * time.Second
 
 func (p *remote) Describe(ctx context.Context) (core.Description, error) {
@@ -243,29 +245,39 @@ func hungUp(err error) bool {
 type bound struct {
 	// items is at most how many; bytes how large all replies are together.
 	items, bytes int
-	// silence is how long a reply may take; 0 is for ever.
+	// silence is how long a reply may take.
 	silence time.Duration
 }
 
-func boundOf(n int) bound { return bound{items: n, bytes: maxAnswer + n*maxAnswerEach} }
+// boundOf has no silence: a deadline is there.
+func boundOf(n int) bound {
+	return bound{items: n, bytes: maxAnswer + n*maxAnswerEach, silence: forEver}
+}
+
+const forEver time.Duration = 1 << 62
+
+// listen is a context that ends once a plugin was silent for so long. Its timer is to be reset with each
+// sign of life.
+func listen(ctx context.Context, silence time.Duration) (context.Context, *time.Timer, func()) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	timer := time.AfterFunc(silence, func() {
+		cancel(&fault{faultSilent, fmt.Errorf("it gave no sign of life for %s", silence)})
+	})
+	return ctx, timer, func() {
+		timer.Stop()
+		cancel(nil)
+	}
+}
 
 // collect makes a call with more and reads the items of all its replies. With an error it returns those
 // that came before.
 func collect[Out, W, M any](ctx context.Context, p *remote, conn *wire.Conn, method string, in any, most bound,
 	items func(Out) []W, read func(W) (M, error)) ([]M, error) {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	alive := func() {}
-	if most.silence > 0 {
-		timer := time.AfterFunc(most.silence, func() {
-			cancel(&fault{faultSilent, fmt.Errorf("it gave no sign of life for %s", most.silence)})
-		})
-		defer timer.Stop()
-		alive = func() { timer.Reset(most.silence) }
-	}
+	ctx, timer, end := listen(ctx, most.silence)
+	defer end()
 	var all []M
 	err := conn.Stream(ctx, method, in, func(parameters json.RawMessage, continues bool) error {
-		alive()
+		timer.Reset(most.silence)
 		if most.bytes -= len(parameters); most.bytes < 0 {
 			return &fault{faultGarbage, errors.New("its answer has no end")}
 		}

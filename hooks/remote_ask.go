@@ -91,7 +91,7 @@ func (p *remote) List(ctx context.Context, store core.StoreInfo) ([]core.Claim, 
 		return nil, errNotOffered
 	}
 	in := protocol.ListIn{ProtocolVersion: protocol.Version, Store: where}
-	most := bound{items: maxRecords, bytes: 4 * maxAnswer}
+	most := bound{items: maxRecords, bytes: 4 * maxAnswer, silence: forEver}
 	seen := make(map[string]bool)
 	return collect(ctx, p, conn, protocol.MethodList, in, most, reportsOfList, func(w iounmoorplugin.Report) (core.Claim, error) {
 		if seen[w.Id] { // it may go on for long

@@ -150,7 +150,7 @@ func TestDescribedAnew(t *testing.T) {
 
 // TestCapabilities: a plugin is not asked for what it does not offer. What it cannot stop or remove stays.
 func TestCapabilities(t *testing.T) {
-	bare := strings.Replace(describing("p"), `["stop","remove","pin","list"]`, `["dance"]`, 1)
+	bare := strings.Replace(describing("p"), `["stop","remove","pin","list","build"]`, `["dance"]`, 1)
 	p := serveRaw(t, t.TempDir(), "p", with("Describe", described(bare)))
 	r := registry(t, socketEntry("p", p.address()))
 	if pin := r.Pins(t.Context(), theStore, twoImages(), nil)[imageID(1)]; pin.Pinned != core.PinnedNo {

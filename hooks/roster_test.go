@@ -415,7 +415,7 @@ func TestRegister(t *testing.T) {
 	lima := serveRaw(t, elsewhere, "lima", nil)
 	s, err := r.Register(t.Context(), lima.address())
 	if err != nil || s.Name != "lima" || s.Source != hooks.SourceRegistered || s.State != hooks.StateReady || s.Address != lima.address() ||
-		!slices.Equal(s.Capabilities, []string{"stop", "remove", "pin", "list"}) || s.ProtocolVersion != 1 || s.EngineVersion != "1.2" {
+		!slices.Equal(s.Capabilities, []string{"stop", "remove", "pin", "list", "build"}) || s.ProtocolVersion != 1 || s.EngineVersion != "1.2" {
 		t.Fatalf("%+v, %v", s, err)
 	}
 	again := here.registry(t, entry("podman", saying(notMine)))

@@ -50,7 +50,7 @@ type PluginStatus struct {
 	Required        bool
 	WhenUnavailable WhenUnavailable
 	State           State
-	// EngineVersion, ProtocolVersion and Capabilities (stop, remove, pin, list) are as it said last;
+	// EngineVersion, ProtocolVersion and Capabilities (stop, remove, pin, list, build) are as it said last;
 	// zero where it has not.
 	EngineVersion   string
 	ProtocolVersion int

@@ -10,8 +10,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// serve has engines that are built in run as plugins in processes of their own, and unmoor ask those.
-func (s *scenario) serve(engines ...string) map[string]*background {
+// servePlugins has engines that are built in run as plugins in processes of their own, and unmoor ask those.
+func (s *scenario) servePlugins(engines ...string) map[string]*background {
 	s.t.Helper()
 	dir := s.t.TempDir() // outside of the scenario, whose processes are counted
 	served := make(map[string]*background)
@@ -72,7 +72,7 @@ func TestServedEngines(t *testing.T) {
 			return s.lasting(s.must(s.unmoor("why", "--format", "json", image))), s.lasting(s.must(s.unmoor("ps", "--format", "json")))
 		}
 		why, ps := ask()
-		plugins := s.serve("podman", "buildah")
+		plugins := s.servePlugins("podman", "buildah")
 		servedWhy, servedPS := ask()
 		if d := cmp.Diff(why, servedWhy); d != "" {
 			t.Errorf("why differs (-built in +served):\n%s", d)

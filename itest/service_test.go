@@ -21,6 +21,9 @@ type service struct {
 
 const removal = "io.unmoor.Removal"
 
+// taken is what the daemon says of a new configuration.
+const taken = "the configuration is taken"
+
 // serve starts the daemon on the scenario's store and waits until it answers.
 func (s *scenario) serve(args ...string) *service {
 	s.t.Helper()
@@ -59,7 +62,7 @@ func (s *scenario) serviceConfig() string {
 }
 
 func (s *scenario) serviceSections() string {
-	return fmt.Sprintf("[audit]\nfile = %q\n[plugins]\ndirectory = %q\nstate = %q\n",
+	return fmt.Sprintf("[log]\nlevel = \"info\"\n[audit]\nfile = %q\n[plugins]\ndirectory = %q\nhints = %q\n",
 		s.path("audit.log"), s.path("plugins"), s.path("state"))
 }
 
@@ -257,7 +260,7 @@ func TestServiceReloads(t *testing.T) {
 		target := s.importImage("image", image)
 		s.importImage("bystander", bystander)
 		d := s.serve()
-		d.reconfigure(fmt.Sprintf("[protect]\nimages = [%q]\n", image), "reloaded")
+		d.reconfigure(fmt.Sprintf("[protect]\nimages = [%q]\n", image), taken)
 		r := d.try("RemoveImage", object{"image": image, "force": "kill"})
 		if r.code == 0 || !strings.Contains(r.said(), "Blocked") {
 			t.Errorf("a protected image: %v", r)
@@ -359,7 +362,7 @@ func TestServiceAccess(t *testing.T) {
 		if r := s.do(s.gen.command(nil, varlinkctls(t)["varlinkctl"], "info", d.socket)); r.code != 0 {
 			t.Errorf("anybody may ask what the service is: %v", r)
 		}
-		d.reconfigure("[access]\nread = [\"nobody\"]\n", "reloaded")
+		d.reconfigure("[access]\nread = [\"nobody\"]\n", taken)
 		if r := as("GetStore", "{}"); r.code != 0 {
 			t.Errorf("a reader is refused: %v", r)
 		}
@@ -367,7 +370,7 @@ func TestServiceAccess(t *testing.T) {
 		if !s.hasImage(target) {
 			t.Fatal("removed by a reader")
 		}
-		d.reconfigure("[access]\nwrite = [\"nobody\"]\n", "reloaded")
+		d.reconfigure("[access]\nwrite = [\"nobody\"]\n", taken)
 		if r := as("RemoveImage", remove); r.code != 0 || s.hasImage(target) {
 			t.Errorf("a writer is refused: %v", r)
 		}
@@ -377,16 +380,24 @@ func TestServiceAccess(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		lines, done := 0, false
+		count, operation, done := map[string]int{}, "", false
 		for line := range strings.Lines(string(log)) {
-			var o object
+			var o struct {
+				Event, OperationID string
+				Caller             struct{ UID int }
+			}
 			if err := json.Unmarshal([]byte(line), &o); err != nil {
 				t.Errorf("a line of the audit log: %v: %s", err, line)
 			}
-			lines++
-			done = done || strings.Contains(line, target) && strings.Contains(line, "delete_image") && strings.Contains(line, "65534")
+			count[o.Event]++
+			switch {
+			case o.Event == "begun" && o.Caller.UID == nobody:
+				operation = o.OperationID
+			case o.Event == "ended" && o.OperationID == operation:
+				done = strings.Contains(line, target) && strings.Contains(line, "delete_image")
+			}
 		}
-		if lines < 5 || !done {
+		if count["denied"] < 4 || count["begun"] != 1 || !done {
 			t.Errorf("the removal, or a denial, is not in the audit log:\n%s", log)
 		}
 	})

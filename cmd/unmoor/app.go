@@ -23,6 +23,8 @@ import (
 type machine struct {
 	engine *core.Engine
 	doctor *core.Doctor
+	// builder has engines build images.
+	builder service.Builder
 	// process tells of a process.
 	process func(pid int) (core.Process, bool)
 	// close releases the store.
@@ -33,7 +35,7 @@ type machine struct {
 func (m *machine) local(c config.Config, file string, step func(string)) *service.Local {
 	m.engine.Step = step
 	m.engine.Protection = protection(c, file)
-	return &service.Local{Engine: m.engine, Doctor: m.doctor, Grace: time.Duration(c.Removal.GracePeriod)}
+	return &service.Local{Engine: m.engine, Doctor: m.doctor, Builder: m.builder, Grace: time.Duration(c.Removal.GracePeriod)}
 }
 
 // app is one call of the program.
@@ -146,12 +148,12 @@ images or containers, the highest.`,
 	flags.StringVar(&a.global.driver, "storage-driver", "", "the store's `driver`: overlay or vfs")
 	flags.StringArrayVar(&a.global.options, "storage-opt", nil, "an `option` of the storage driver; may be given several times")
 	flags.StringVar(&a.global.config, "config", "", "read the configuration from `file` (default "+config.DefaultPath+", or $UNMOOR_CONFIG)")
-	flags.StringVar(&a.global.url, "url", "", "ask the daemon at `address`: unix:…, ssh-unix:[user@]host:/path or exec:… (default $UNMOOR_URL, or else the system's where one answers)")
+	flags.StringVar(&a.global.url, "url", "", "ask the daemon at `address`: unix:PATH, ssh-unix:[USER@]HOST:PATH or exec:PROGRAM (default $UNMOOR_URL, or else the system's where one answers)")
 	flags.BoolVar(&a.global.local, "local", false, "do without a daemon: work on the store in this process")
 	flags.StringVar(&a.global.logLevel, "log-level", "", "log `level`: debug, info, warn or error (default warn)")
 	root.AddCommand(a.rmiCommand(), a.rmCommand(), a.planCommand(), a.whyCommand(), a.psCommand(),
-		a.imagesCommand(), a.doctorCommand(), a.eventsCommand(), a.pluginsCommand(), a.pluginCommand(), a.serveCommand(), a.configCommand(), a.versionCommand(),
-		a.manCommand())
+		a.imagesCommand(), a.buildCommand(), a.doctorCommand(), a.eventsCommand(), a.pluginsCommand(), a.pluginCommand(),
+		a.serveCommand(), a.configCommand(), a.versionCommand(), a.manCommand())
 	return root
 }
 
@@ -234,6 +236,7 @@ type backend interface {
 	Remove(ctx context.Context, r service.Request, progress func(core.Progress)) (*service.Outcome, error)
 	Explain(ctx context.Context, reference string) (*service.Explanation, error)
 	Examine(ctx context.Context, r service.ExamineRequest) (*service.Examination, error)
+	Build(ctx context.Context, r core.BuildRequest, output func(line string)) (*service.Built, error)
 }
 
 var (

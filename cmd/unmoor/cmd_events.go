@@ -120,6 +120,9 @@ func newEventRow(e service.Event) eventRow {
 		}
 		r.Verb, r.Name, r.Owner = plain(string(a.Verb)), plain(a.Name), plain(a.Owner)
 	}
+	if e.Image != "" {
+		r.Object, r.ID, r.Name = "image", plain(string(e.Image)), plain(strings.Join(e.Names, " "))
+	}
 	if p := e.Plugin; p != nil {
 		r.Object, r.ID, r.Status = "plugin", plain(p.Name), plain(p.Status)
 		if r.Error == "" {

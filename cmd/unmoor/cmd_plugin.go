@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -72,7 +73,7 @@ the one that COMMAND starts, which is passed a socket as the daemon does.
 
 It is asked about containers that are made up, in a store that is made up too, unless --root names one.
 Nothing that exists is asked to be stopped or removed, but for the container that --container names: that
-one is stopped and removed, as far as the plugin does that and does not leave it to unmoor.
+one is stopped and removed.
 
 Exit codes: 0 all that was judged holds, 1 something fails, 125 the plugin could not be judged.`,
 		Args: func(_ *cobra.Command, args []string) error {
@@ -171,7 +172,7 @@ func (a *app) checkedStore(ctx context.Context, reference string, o *conformance
 		return err
 	}
 	for _, c := range snapshot.Containers {
-		if len(meaning.Targets) == 1 && string(c.ID) == meaning.Targets[0] {
+		if slices.Contains(meaning.Targets, string(c.ID)) {
 			o.Container = &c
 			return nil
 		}

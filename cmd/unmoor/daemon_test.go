@@ -57,7 +57,7 @@ func (f *fake) serve(t *testing.T, protection core.Protection) string {
 		t.Fatal(err)
 	}
 	d := daemon.New(&daemon.Setup{
-		Service: &service.Local{Engine: engine, Doctor: &core.Doctor{Engine: engine, Store: f, Owners: f, Kernel: f}},
+		Service: &service.Local{Engine: engine, Doctor: &core.Doctor{Engine: engine, Store: f, Owners: f, Kernel: f}, Builder: f},
 		Plugins: pluginDouble{}, Access: access,
 	}, daemon.Options{})
 	server, err := wire.NewServer(wire.ServerOptions{Vendor: "Unmoor", Product: "Unmoor", Version: "1.2.3"}, d.Interface())

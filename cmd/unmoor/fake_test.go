@@ -37,6 +37,8 @@ type fake struct {
 	litter      core.Litter
 	mounted     []core.LayerID
 	inventories []core.Inventory
+	// building, where set, is the engine that builds images.
+	building func(ctx context.Context, r core.BuildRequest, output func(string)) error
 	// changes counts what was done to the store.
 	changes int
 	// server is the daemon's that serves it.
@@ -243,6 +245,19 @@ func (f *fake) Remove(ctx context.Context, _ string, _ core.StoreInfo, handles [
 	return all
 }
 
+// Build makes the image 77aa, as an engine that does as building says.
+func (f *fake) Build(ctx context.Context, _ core.StoreInfo, r core.BuildRequest, output func(string)) (core.ImageID, error) {
+	if f.building == nil {
+		return "", errors.New("no engine builds images here")
+	}
+	if err := f.building(ctx, r, output); err != nil {
+		return "", err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.image("77aa", r.Names...), nil
+}
+
 func (f *fake) Observe(_ context.Context, layers []core.Layer) (map[core.LayerID]core.Observation, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -327,7 +342,7 @@ func (c caller) app(t *testing.T, stdout, stderr io.Writer) *app {
 				return nil, f.openErr
 			}
 			engine := &core.Engine{Store: f, Owners: f, Kernel: f}
-			return &machine{engine: engine, doctor: &core.Doctor{Engine: engine, Store: f, Owners: f, Kernel: f}, close: func() {}}, nil
+			return &machine{engine: engine, doctor: &core.Doctor{Engine: engine, Store: f, Owners: f, Kernel: f}, builder: f, close: func() {}}, nil
 		},
 		plugins: func(context.Context, config.Config) ([]service.Plugin, error) { return somePlugins, nil },
 	}

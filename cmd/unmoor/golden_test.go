@@ -184,6 +184,9 @@ func TestGolden(t *testing.T) {
 		{"doctor repairs what is dead", wrecked, "doctor --repair", 2},
 		{"doctor of one that is not damaged", wrecked, "doctor --repair web", 1},
 		{"images json", family, "images --format json", 0},
+		{"build", building, "build -t localhost/new:1 --pull --layers .", 0},
+		{"build fails", building, "build --target broken .", 125},
+		{"build without an engine", single, "build .", 125},
 	} {
 		t.Run(strings.ReplaceAll(tt.name, " ", "-"), func(t *testing.T) {
 			var args []string

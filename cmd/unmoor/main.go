@@ -84,6 +84,7 @@ func openStore(ctx context.Context, c config.Config, plugins *hooks.Registry, st
 	return &machine{
 		engine:  engine,
 		doctor:  &core.Doctor{Engine: engine, Store: store, Owners: plugins, Kernel: inspector},
+		builder: plugins,
 		process: inspector.Process,
 		close: func() {
 			if err := inspector.Close(); err != nil {

@@ -55,7 +55,7 @@ func engine(name string, c config.Config) (hooks.Plugin, error) {
 	case podman.Name:
 		return podman.New(podman.Options{Command: c.Podman.Command, Address: c.Podman.Address})
 	case buildah.Name:
-		return buildah.New(buildah.Options{}), nil
+		return buildah.New(buildah.Options{Command: c.Buildah.Command}), nil
 	case crio.Name:
 		// Shorter than the deadline of the hooks, so that the plugin can say itself what is slow.
 		return crio.New(crio.Options{Address: c.CRIO.Address, Timeout: time.Duration(c.CRIO.ClaimTimeout) * 2 / 3})

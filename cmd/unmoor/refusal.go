@@ -69,6 +69,8 @@ func errorWords(err error) string {
 	var denied *client.DeniedError
 	var lost *client.LostError
 	switch {
+	case errors.As(err, &denied) && slices.Contains([]string{"Build", "RegisterPlugin", "UnregisterPlugin"}, denied.Method):
+		return lines(err.Error()) + ": root may, and the user that it runs as"
 	case errors.As(err, &denied):
 		return lines(err.Error()) + ": [access] in its config.toml says who may"
 	case errors.As(err, &lost):

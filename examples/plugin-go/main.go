@@ -108,7 +108,7 @@ func (c *container) stop(ctx context.Context, h core.Handle, grace time.Duration
 	if err != nil {
 		return err
 	}
-	defer process.Release() //nolint:errcheck // It is only let go.
+	defer func() { _ = process.Release() }() // only a handle
 	forcible := time.After(grace)
 	signal := syscall.SIGTERM
 	if grace <= 0 {

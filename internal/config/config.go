@@ -122,6 +122,8 @@ type Buildah struct {
 	Plugin
 	// Socket is as Podman's.
 	Socket string
+	// Command is how buildah is run, for builds alone.
+	Command []string
 }
 
 // CRIO is the section of CRI-O's plugin.
@@ -157,7 +159,7 @@ func Default() Config {
 		Service: Service{Mode: 0o666},
 		Audit:   Audit{Enabled: true, MaxSize: 16 << 20, Keep: 4},
 		Podman:  Podman{Plugin: plugin, Command: []string{"podman"}},
-		Buildah: Buildah{Plugin: plugin},
+		Buildah: Buildah{Plugin: plugin, Command: []string{"buildah"}},
 		CRIO:    CRIO{Plugin: plugin, Address: "unix:///run/crio/crio.sock"},
 		Log:     Log{Level: "warn"},
 	}

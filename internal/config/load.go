@@ -131,8 +131,10 @@ func (c *Config) check() []*KeyError {
 			add("plugin."+name+".required", `is true, and when_unavailable is "ignore": choose one`)
 		}
 	}
-	if len(c.Podman.Command) == 0 || c.Podman.Command[0] == "" {
-		add("plugin.podman.command", `wants a program, such as ["podman"]`)
+	for name, command := range map[string][]string{"podman": c.Podman.Command, "buildah": c.Buildah.Command} {
+		if len(command) == 0 || command[0] == "" || slices.ContainsFunc(command, hasNUL) {
+			add("plugin."+name+".command", fmt.Sprintf("wants a program, such as [%q]", name))
+		}
 	}
 	if a := c.Podman.Address; a != "" && !strings.HasPrefix(a, "unix:/") {
 		add("plugin.podman.address", fmt.Sprintf("wants a socket such as \"unix:///run/podman/podman.sock\", not %q", a))

@@ -52,7 +52,9 @@ func (c *Config) settings() []setting {
 		setting{"socket", &c.Podman.Socket},
 		setting{"command", &c.Podman.Command},
 		setting{"address", &c.Podman.Address})
-	plugin("buildah", &c.Buildah.Plugin, setting{"socket", &c.Buildah.Socket})
+	plugin("buildah", &c.Buildah.Plugin,
+		setting{"socket", &c.Buildah.Socket},
+		setting{"command", &c.Buildah.Command})
 	plugin("crio", &c.CRIO.Plugin,
 		setting{"socket", &c.CRIO.Socket},
 		setting{"address", &c.CRIO.Address})

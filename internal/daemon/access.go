@@ -24,7 +24,7 @@ const (
 	reading
 	// removing changes the store, or ends what uses it.
 	removing
-	// administering changes whom Unmoor believes.
+	// administering changes whom Unmoor believes, or lets a caller do all that the service's user can.
 	administering
 )
 
@@ -42,6 +42,7 @@ var classes = map[string]class{
 	"RemoveImage":      removing,
 	"RemoveContainer":  removing,
 	"Repair":           removing,
+	"Build":            administering,
 	"RegisterPlugin":   administering,
 	"UnregisterPlugin": administering,
 }

@@ -91,6 +91,8 @@ func anyCall(method string) object {
 		return object{"image": "none"}
 	case "Explain":
 		return object{"reference": "none"}
+	case "Build":
+		return object{"build": object{"context": "/none"}}
 	case "RegisterPlugin":
 		return object{"address": "none"}
 	case "UnregisterPlugin":

@@ -33,6 +33,7 @@ type fakeService struct {
 	plan    func(ctx context.Context, r service.Request) (*service.Outcome, error)
 	remove  func(ctx context.Context, r service.Request, progress func(core.Progress)) (*service.Outcome, error)
 	examine func(ctx context.Context, r service.ExamineRequest) (*service.Examination, error)
+	build   func(ctx context.Context, r core.BuildRequest, output func(string)) (*service.Built, error)
 	// looking is called where the store is looked at.
 	looking func(ctx context.Context) error
 	// err is the store's error.
@@ -300,6 +301,13 @@ func (f *fakeService) Examine(ctx context.Context, r service.ExamineRequest) (*s
 	}
 	return &service.Examination{Findings: []service.Finding{{Finding: core.Finding{Damage: core.DamageStrayMount, Path: "/x", Detail: "it is there", Dead: true}, Repaired: r.Repair}},
 		UnknownNames: r.Names}, nil
+}
+
+func (f *fakeService) Build(ctx context.Context, r core.BuildRequest, output func(string)) (*service.Built, error) {
+	if f.build == nil {
+		return &service.Built{Image: core.ImageID(id(7)), Names: r.Names}, nil
+	}
+	return f.build(ctx, r, output)
 }
 
 // fakePlugins is a double of the plugins.

@@ -20,6 +20,8 @@ const (
 	answersOfUser = 16
 	// answerTime is how long a caller may take to take a list.
 	answerTime = time.Minute
+	// buildsAtOnce is how many builds run at once; one more is refused.
+	buildsAtOnce = 16
 	// monitorsAtOnce is how many watch at once, for those who are privileged and for the others each;
 	// monitorsOfUser for one of the others.
 	monitorsAtOnce = 64
@@ -28,7 +30,7 @@ const (
 
 // gate lets calls in.
 type gate struct {
-	looks              *semaphore.Weighted
+	looks, builds      *semaphore.Weighted
 	privileged, others *semaphore.Weighted
 
 	// mu guards what follows.
@@ -46,7 +48,7 @@ type share struct {
 }
 
 func newGate() *gate {
-	return &gate{looks: semaphore.NewWeighted(looksAtOnce),
+	return &gate{looks: semaphore.NewWeighted(looksAtOnce), builds: semaphore.NewWeighted(buildsAtOnce),
 		privileged: semaphore.NewWeighted(answersAtOnce), others: semaphore.NewWeighted(answersAtOnce),
 		users: make(map[int]*share), monitors: make(map[bool]int)}
 }
@@ -82,6 +84,14 @@ func (g *gate) look(ctx context.Context) (done func(), err error) {
 		return nil, err
 	}
 	return func() { g.looks.Release(1) }, nil
+}
+
+// build lets one more build, or says that too many do.
+func (g *gate) build() (done func(), err error) {
+	if !g.builds.TryAcquire(1) {
+		return nil, fmt.Errorf("%d builds run already: try again later", buildsAtOnce)
+	}
+	return func() { g.builds.Release(1) }, nil
 }
 
 // monitor lets one more watch, or says that too many do.

@@ -59,6 +59,8 @@ type requestRecord struct {
 	Names     []string `json:"names,omitempty"`
 	SettledMs int64    `json:"settledMs,omitempty"`
 	Plugin    string   `json:"plugin,omitempty"`
+	// Context, with Names, is a build's. Its arguments may be secrets.
+	Context string `json:"context,omitempty"`
 }
 
 type outcomeRecord struct {
@@ -70,6 +72,7 @@ type outcomeRecord struct {
 	Refusals  []string        `json:"refusals,omitempty"`
 	Completed []string        `json:"completed,omitempty"`
 	Problems  []string        `json:"problems,omitempty"`
+	Built     string          `json:"built,omitempty"`
 	Bytes     int64           `json:"bytes"`
 	// Omitted is how many entries are not in these lists.
 	Omitted int `json:"omitted,omitempty"`

@@ -19,6 +19,7 @@ type Service interface {
 	Images(ctx context.Context, reference string, each func(service.Image) error) error
 	Explain(ctx context.Context, reference string) (*service.Explanation, error)
 	Examine(ctx context.Context, r service.ExamineRequest) (*service.Examination, error)
+	Build(ctx context.Context, r core.BuildRequest, output func(line string)) (*service.Built, error)
 }
 
 // Plugins are those that are asked.

@@ -32,7 +32,7 @@ type Description struct {
 func (d Description) Speaks() bool { return slices.Contains(d.Versions, Version) }
 
 // Capabilities are what a plugin can do besides claiming.
-type Capabilities struct{ Stop, Remove, Pin, List bool }
+type Capabilities struct{ Stop, Remove, Pin, List, Build bool }
 
 // Words are the capabilities in the protocol's words.
 func (c Capabilities) Words() []string {
@@ -51,7 +51,7 @@ type capability struct {
 }
 
 func (c *Capabilities) each() []capability {
-	return []capability{{"stop", &c.Stop}, {"remove", &c.Remove}, {"pin", &c.Pin}, {"list", &c.List}}
+	return []capability{{"stop", &c.Stop}, {"remove", &c.Remove}, {"pin", &c.Pin}, {"list", &c.List}, {"build", &c.Build}}
 }
 
 var nameForm = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,62}$`)

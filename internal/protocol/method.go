@@ -17,6 +17,7 @@ const (
 	MethodRemove   = Interface + ".Remove"
 	MethodPins     = Interface + ".Pins"
 	MethodList     = Interface + ".List"
+	MethodBuild    = Interface + ".Build"
 )
 
 // The errors, by their full names. Their parameters are the types of the same names in
@@ -24,6 +25,7 @@ const (
 const (
 	ErrorUnsupportedVersion = Interface + ".UnsupportedProtocolVersion"
 	ErrorEngineUnavailable  = Interface + ".EngineUnavailable"
+	ErrorBuildFailed        = Interface + ".BuildFailed"
 )
 
 // DescribeOut is the answer of Describe.
@@ -95,4 +97,17 @@ type ListIn struct {
 // ListOut is an answer of List.
 type ListOut struct {
 	Reports []iounmoorplugin.Report `json:"reports"`
+}
+
+// BuildIn are the parameters of Build.
+type BuildIn struct {
+	ProtocolVersion int64                       `json:"protocolVersion"`
+	Store           iounmoorplugin.Store        `json:"store"`
+	Build           iounmoorplugin.BuildRequest `json:"build"`
+}
+
+// BuildOut is an answer of Build.
+type BuildOut struct {
+	Lines   []string `json:"lines"`
+	ImageID *string  `json:"imageId,omitempty"`
 }

@@ -128,7 +128,7 @@ func (r random) pin() core.Pin {
 func (r random) description() Description {
 	d := Description{Description: core.Description{Name: "a-1", Engine: "An Engine", EngineVersion: r.text()},
 		Versions: []int64{1, 1 + r.Int64N(5)}, Ready: r.bool(),
-		Capabilities: Capabilities{Stop: r.bool(), Remove: r.bool(), Pin: r.bool(), List: r.bool()}}
+		Capabilities: Capabilities{Stop: r.bool(), Remove: r.bool(), Pin: r.bool(), List: r.bool(), Build: r.bool()}}
 	d.EngineVersion = strings.TrimRight(d.EngineVersion, "x")
 	d.Hints = many(r, func() core.ClaimHint {
 		return core.ClaimHint{File: "f.json", MetadataKey: r.text(), MetadataKeyAbsent: r.text(), NoMetadata: r.bool()}

@@ -19,7 +19,10 @@ type Event struct {
 	PID       *int         `json:"pid,omitempty"`
 	Action    *core.Action `json:"action,omitempty"`
 	Plugin    *Plugin      `json:"plugin,omitempty"`
-	Error     string       `json:"error,omitempty"`
+	// Image is one that is new, Names are those that it has.
+	Image core.ImageID `json:"image,omitempty"`
+	Names []string     `json:"names,omitempty"`
+	Error string       `json:"error,omitempty"`
 }
 
 // EventType says what happened. One that a reader does not know is shown, never ignored.
@@ -34,6 +37,7 @@ const (
 	EventImageRemoved     EventType = "image_removed"
 	EventImageUntagged    EventType = "image_untagged"
 	EventContainerRemoved EventType = "container_removed"
+	EventImageBuilt       EventType = "image_built"
 )
 
 // EventsLostError says that events of the past that were asked for are no longer kept.

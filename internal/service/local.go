@@ -12,6 +12,8 @@ type Local struct {
 	// Engine is copied for each removal, which has a Progress of its own.
 	Engine *core.Engine
 	Doctor *core.Doctor
+	// Builder has engines build images; nil is that there is none.
+	Builder Builder
 	// Grace is between the polite signal and the forcible one, for requests that do not say.
 	Grace time.Duration
 }

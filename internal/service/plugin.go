@@ -17,7 +17,7 @@ type Plugin struct {
 	EngineVersion string `json:"engineVersion,omitempty"`
 	// ProtocolVersion is 0 where none was agreed upon.
 	ProtocolVersion int `json:"protocolVersion,omitempty"`
-	// Capabilities are stop, remove, pin and list.
+	// Capabilities are stop, remove, pin, list and build.
 	Capabilities []string `json:"capabilities"`
 	LastError    string   `json:"lastError,omitempty"`
 	// LastSeen is when it answered last.

@@ -67,7 +67,7 @@ func Error(reply *wire.Error, wanted string) error {
 		return &core.StaleError{Wanted: wanted, Now: value(p.Revision)}
 	case "io.unmoor.Removal.StoreUnavailable":
 		return &problem{message: value(p.Reason), cause: core.ErrStoreUnavailable}
-	case "io.unmoor.Removal.OperationFailed":
+	case "io.unmoor.Removal.OperationFailed", "io.unmoor.Removal.BuildFailed":
 		return errors.New(value(p.Reason))
 	case "io.unmoor.Removal.PluginNotFound":
 		return fmt.Errorf("no plugin is called %s", value(p.Name))

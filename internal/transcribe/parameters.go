@@ -69,6 +69,15 @@ type (
 		Silences     []removal.Silence `json:"silences"`
 		UnknownNames []string          `json:"unknownNames"`
 	}
+	BuildIn struct {
+		Build removal.BuildRequest `json:"build"`
+	}
+	BuildOut struct {
+		OperationID string    `json:"operationId"`
+		Lines       []string  `json:"lines"`
+		ImageID     *string   `json:"imageId,omitempty"`
+		Names       *[]string `json:"names,omitempty"`
+	}
 	ListPluginsOut struct {
 		Plugins []removal.Plugin `json:"plugins"`
 	}

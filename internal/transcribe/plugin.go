@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/unmoor/unmoor/core"
 	"github.com/unmoor/unmoor/internal/service"
 	removal "github.com/unmoor/unmoor/varlink/removal"
 )
@@ -42,6 +43,7 @@ func FromEvent(e service.Event) removal.Event {
 		action := FromAction(*e.Action)
 		out.Action = &action
 	}
+	out.Image, out.Names = text(e.Image), names(e.Names)
 	if e.Plugin != nil {
 		plugin := FromPlugin(*e.Plugin)
 		out.Plugin = &plugin
@@ -51,7 +53,8 @@ func FromEvent(e service.Event) removal.Event {
 
 // ToEvent reads an event.
 func ToEvent(e removal.Event) (service.Event, error) {
-	out := service.Event{Sequence: e.Sequence, Type: service.EventType(e.Type), Operation: value(e.OperationId), Error: value(e.Error)}
+	out := service.Event{Sequence: e.Sequence, Type: service.EventType(e.Type), Operation: value(e.OperationId),
+		Image: core.ImageID(value(e.Image)), Names: value(e.Names), Error: value(e.Error)}
 	if e.Uid != nil {
 		uid := int(*e.Uid)
 		out.UID = &uid

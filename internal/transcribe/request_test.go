@@ -44,6 +44,20 @@ func TestRequest(t *testing.T) {
 	if back, err := transcribe.ToExamineRequest(transcribe.FromExamineRequest(service.ExamineRequest{Settled: 1}), false); err != nil || back.Settled != time.Millisecond {
 		t.Errorf("%v, %v", back.Settled, err)
 	}
+	for _, b := range []core.BuildRequest{
+		{Context: "/"},
+		{Engine: "e", Context: "/ctx", Containerfiles: []string{"/f"}, Names: []string{"n"}, Args: []string{"A=b", "C"}, Labels: []string{"l="}, Target: "t",
+			Pull: "newer", NoCache: true, Layers: true, Squash: true, Format: "oci", Network: "host", Isolation: "chroot", Quiet: true},
+	} {
+		back, err := transcribe.ToBuild(transcribe.FromBuild(b))
+		if diff := cmp.Diff(b, back, same); err != nil || diff != "" {
+			t.Errorf("%v %s", err, diff)
+		}
+	}
+	var parameter *transcribe.ParameterError
+	if _, err := transcribe.ToBuild(removal.BuildRequest{Context: "here"}); !errors.As(err, &parameter) || parameter.Parameter != "build" {
+		t.Error(err)
+	}
 	for _, q := range []service.ContainerQuery{{}, {Container: "a", Image: "b", Size: true}} {
 		if back := transcribe.ToQuery(transcribe.FromQuery(q)); back != q {
 			t.Errorf("%+v became %+v", q, back)

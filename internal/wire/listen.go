@@ -22,6 +22,9 @@ var ErrInUse = errors.New("another process serves it")
 // but the owner can connect before mode is in force, whatever the umask. Close removes our own socket,
 // and nothing that came in its place; the lock file stays.
 func Listen(path string, mode os.FileMode) (net.Listener, error) {
+	if path == "" {
+		return nil, errors.New("listen on a socket: it has no path")
+	}
 	lock, err := lockBeside(path)
 	if err != nil {
 		return nil, fmt.Errorf("listen on %s: %w", path, err)
@@ -63,9 +66,7 @@ func listen(path string, mode os.FileMode, lock *os.File) (*listener, error) {
 		err = os.Chmod(path, mode)
 	}
 	if err != nil {
-		l.Close()
-		os.Remove(path)
-		return nil, err
+		return nil, errors.Join(err, l.Close(), os.Remove(path))
 	}
 	return &listener{UnixListener: l, path: path, ours: ours, lock: lock}, nil
 }
@@ -86,7 +87,7 @@ func clearStale(path string) error {
 	conn, err := net.Dial("unix", path)
 	switch {
 	case err == nil:
-		conn.Close()
+		_ = conn.Close() // it only knocked
 		return ErrInUse
 	case errors.Is(err, unix.EAGAIN): // its queue is full
 		return ErrInUse

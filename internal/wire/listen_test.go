@@ -70,6 +70,14 @@ func TestHazard8SecondInstance(t *testing.T) {
 	c.say(ping("still here"))
 	c.expect(pong("still here"))
 
+	// One that has locked, and does not listen yet.
+	if err := os.Remove(r.path); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Listen(r.path, 0o600); !errors.Is(err, ErrInUse) {
+		t.Errorf("got %v", err)
+	}
+
 	// A service manager does not lock.
 	path := filepath.Join(t.TempDir(), "socket")
 	other, err := net.Listen("unix", path)

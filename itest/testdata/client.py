@@ -10,7 +10,7 @@ def show(reply):
     print("   ", json.dumps(reply, sort_keys=True))
 
 
-def call(interface, method, more=False, most=None, **parameters):
+def call(interface, method, /, more=False, most=None, **parameters):
     print(method, json.dumps(parameters, sort_keys=True), "more" if more else "")
     try:
         if not more:
@@ -62,7 +62,14 @@ def main(socket):
     with client.open("io.unmoor.Removal") as i:
         call(i, "Monitor", more=True, most=1)
     with client.open("io.unmoor.Removal") as i:
-        call(i, "Monitor", more=True, most=2, afterSequence=0)
+        print("Monitor from the beginning, what was removed")
+        removed = []
+        for reply in i.Monitor(afterSequence=0, _more=True):
+            if "removed" in reply["event"]["type"]:
+                removed.append(reply["event"]["type"])
+            if len(removed) == 3:
+                break
+        print("   ", removed)
     with client.open("org.varlink.service") as i:
         call(i, "GetInterfaceDescription", interface="io.unmoor.Nothing")
 

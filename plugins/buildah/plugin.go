@@ -14,6 +14,8 @@ const Name = "buildah"
 
 // Options are the settings of a Plugin. The zero value is right for a host.
 type Options struct {
+	// Command is how buildah is run for a build; empty is "buildah". Nothing else runs it.
+	Command []string
 	// Builders are the file names of further programs that make working containers. Those whose
 	// name has buildah or podman in it need not be listed.
 	Builders []string
@@ -27,6 +29,7 @@ type Options struct {
 
 // Plugin answers for Buildah. Its methods may be called from several goroutines at once.
 type Plugin struct {
+	command  []string
 	builders []string
 	runtimes []string
 	settle   time.Duration
@@ -34,7 +37,10 @@ type Plugin struct {
 
 // New makes a Plugin. It looks at nothing yet.
 func New(o Options) *Plugin {
-	p := &Plugin{builders: o.Builders, runtimes: o.RuntimeDirs, settle: o.Settle}
+	p := &Plugin{command: o.Command, builders: o.Builders, runtimes: o.RuntimeDirs, settle: o.Settle}
+	if len(p.command) == 0 {
+		p.command = []string{"buildah"}
+	}
 	if len(p.runtimes) == 0 {
 		p.runtimes = []string{"/run/runc", "/run/crun"}
 		if dir := os.Getenv("XDG_RUNTIME_DIR"); dir != "" {

@@ -47,6 +47,7 @@ func newEngine(ctx context.Context, p Plugin, log *slog.Logger) (*engine, error)
 		capabilities: protocol.Capabilities{Stop: true, Remove: true}}
 	_, e.capabilities.Pin = p.(Pinner)
 	_, e.capabilities.List = p.(Lister)
+	_, e.capabilities.Build = p.(Builder)
 	d, failed := e.ask()
 	known, err := e.wire(d, failed == nil)
 	if err != nil {

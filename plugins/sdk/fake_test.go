@@ -78,6 +78,16 @@ func (f full) Pins(_ context.Context, _ core.StoreInfo, images []core.Image) ([]
 
 func (f full) List(context.Context, core.StoreInfo) ([]core.Claim, error) { return f.list() }
 
+// builder builds too.
+type builder struct {
+	fake
+	build func(ctx context.Context, r core.BuildRequest, output func(string)) (core.ImageID, error)
+}
+
+func (b builder) Build(ctx context.Context, _ core.StoreInfo, r core.BuildRequest, output func(string)) (core.ImageID, error) {
+	return b.build(ctx, r, output)
+}
+
 // served is a plugin on a socket of its own.
 type served struct {
 	t       *testing.T

@@ -47,6 +47,15 @@ type Lister interface {
 	List(ctx context.Context, store core.StoreInfo) ([]core.Claim, error)
 }
 
+// Builder is a Plugin whose engine builds images.
+type Builder interface {
+	// Build builds an image in the store, names it and returns its ID. output is told of each line that the
+	// engine writes; it may be called from several goroutines at once, and not after Build has returned. ctx
+	// ends the build: the caller has gone away, or the plugin is told to end. An error says why there is no
+	// image; one that wraps core.ErrEngineAbsent, or has a method Advice() string, is as one of Claim.
+	Build(ctx context.Context, store core.StoreInfo, r core.BuildRequest, output func(line string)) (core.ImageID, error)
+}
+
 // Settled tells the caller of an outcome before Stop or Remove returns, in the ctx of that call. The
 // first outcome of a container counts; it may be among those that are returned, too. Where nobody
 // listens, nothing is done.

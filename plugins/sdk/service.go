@@ -20,7 +20,7 @@ type service struct {
 	plugin Plugin
 	engine *engine
 	log    *slog.Logger
-	// heartbeat is how long a Stop or a Remove is silent at most, patience what one may take beyond its
+	// heartbeat is how long a Stop, a Remove or a Build is silent at most, patience what one may take beyond its
 	// batch's share.
 	heartbeat time.Duration
 	patience  time.Duration

@@ -143,6 +143,36 @@ type ClaimHint struct {
 	NoMetadata        *bool   `json:"noMetadata,omitempty"`
 }
 
+// An image to be built, in the words of buildah build. Paths are absolute, and on the engine's machine.
+// What is absent is as the engine has it by default.
+type BuildRequest struct {
+	Context        string   `json:"context"`
+	Containerfiles []string `json:"containerfiles"`
+	Names          []string `json:"names"`
+	Arguments      []string `json:"arguments"`
+	Labels         []string `json:"labels"`
+	Target         *string  `json:"target,omitempty"`
+	Pull           *string  `json:"pull,omitempty"`
+	NoCache        bool     `json:"noCache"`
+	Layers         bool     `json:"layers"`
+	Squash         bool     `json:"squash"`
+	Format         *string  `json:"format,omitempty"`
+	Network        *string  `json:"network,omitempty"`
+	Isolation      *string  `json:"isolation,omitempty"`
+	Quiet          bool     `json:"quiet"`
+}
+
+// The engine could not build the image, which is not there
+type BuildFailed struct {
+	Reason string `json:"reason"`
+}
+
+func (e BuildFailed) Error() string {
+	s := "io.unmoor.Plugin.BuildFailed"
+	s += fmt.Sprintf("(Reason: %v)", e.Reason)
+	return s
+}
+
 type UnsupportedProtocolVersion struct {
 	Supported []int64 `json:"supported"`
 }
@@ -169,6 +199,17 @@ func (e EngineUnavailable) Error() string {
 func Dispatch_Error(err error) error {
 	if e, ok := err.(*varlink.Error); ok {
 		switch e.Name {
+		case "io.unmoor.Plugin.BuildFailed":
+			errorRawParameters := e.Parameters.(*json.RawMessage)
+			if errorRawParameters == nil {
+				return e
+			}
+			var param BuildFailed
+			err := json.Unmarshal(*errorRawParameters, &param)
+			if err != nil {
+				return e
+			}
+			return &param
 		case "io.unmoor.Plugin.UnsupportedProtocolVersion":
 			errorRawParameters := e.Parameters.(*json.RawMessage)
 			if errorRawParameters == nil {
@@ -622,6 +663,81 @@ func (m List_methods) Upgrade(ctx context.Context, c *varlink.Connection, protoc
 	}, nil
 }
 
+// Builds an image in the store and names it. With more: each reply carries the lines that the engine has
+// written since, without their ends, and one without any comes every 5 s at least, as sign of life; the
+// last one carries the image's ID. Without more: that one alone. A caller that goes away ends the build.
+// For plugins with the capability build.
+type Build_methods struct{}
+
+func Build() Build_methods { return Build_methods{} }
+
+func (m Build_methods) Call(ctx context.Context, c *varlink.Connection, protocolVersion_in_ int64, store_in_ Store, build_in_ BuildRequest) (lines_out_ []string, imageId_out_ *string, err_ error) {
+	receive, err_ := m.Send(ctx, c, 0, protocolVersion_in_, store_in_, build_in_)
+	if err_ != nil {
+		return
+	}
+	lines_out_, imageId_out_, _, err_ = receive(ctx)
+	return
+}
+
+func (m Build_methods) Send(ctx context.Context, c *varlink.Connection, flags uint64, protocolVersion_in_ int64, store_in_ Store, build_in_ BuildRequest) (func(ctx context.Context) ([]string, *string, uint64, error), error) {
+	var in struct {
+		ProtocolVersion int64        `json:"protocolVersion"`
+		Store           Store        `json:"store"`
+		Build           BuildRequest `json:"build"`
+	}
+	in.ProtocolVersion = protocolVersion_in_
+	in.Store = store_in_
+	in.Build = build_in_
+	receive, err := c.Send(ctx, "io.unmoor.Plugin.Build", in, flags)
+	if err != nil {
+		return nil, err
+	}
+	return func(context.Context) (lines_out_ []string, imageId_out_ *string, flags uint64, err error) {
+		var out struct {
+			Lines   []string `json:"lines"`
+			ImageId *string  `json:"imageId,omitempty"`
+		}
+		flags, err = receive(ctx, &out)
+		if err != nil {
+			err = Dispatch_Error(err)
+			return
+		}
+		lines_out_ = []string(out.Lines)
+		imageId_out_ = out.ImageId
+		return
+	}, nil
+}
+
+func (m Build_methods) Upgrade(ctx context.Context, c *varlink.Connection, protocolVersion_in_ int64, store_in_ Store, build_in_ BuildRequest) (func(ctx context.Context) (lines_out_ []string, imageId_out_ *string, flags uint64, conn varlink.ReadWriterContext, err_ error), error) {
+	var in struct {
+		ProtocolVersion int64        `json:"protocolVersion"`
+		Store           Store        `json:"store"`
+		Build           BuildRequest `json:"build"`
+	}
+	in.ProtocolVersion = protocolVersion_in_
+	in.Store = store_in_
+	in.Build = build_in_
+	receive, err := c.Upgrade(ctx, "io.unmoor.Plugin.Build", in)
+	if err != nil {
+		return nil, err
+	}
+	return func(context.Context) (lines_out_ []string, imageId_out_ *string, flags uint64, conn varlink.ReadWriterContext, err error) {
+		var out struct {
+			Lines   []string `json:"lines"`
+			ImageId *string  `json:"imageId,omitempty"`
+		}
+		flags, conn, err = receive(ctx, &out)
+		if err != nil {
+			err = Dispatch_Error(err)
+			return
+		}
+		lines_out_ = []string(out.Lines)
+		imageId_out_ = out.ImageId
+		return
+	}, nil
+}
+
 // Generated service interface with all methods
 
 type iounmoorpluginInterface interface {
@@ -631,6 +747,7 @@ type iounmoorpluginInterface interface {
 	Remove(ctx context.Context, c VarlinkCall, protocolVersion_ int64, store_ Store, handles_ []Handle) error
 	Pins(ctx context.Context, c VarlinkCall, protocolVersion_ int64, store_ Store, images_ []Image) error
 	List(ctx context.Context, c VarlinkCall, protocolVersion_ int64, store_ Store) error
+	Build(ctx context.Context, c VarlinkCall, protocolVersion_ int64, store_ Store, build_ BuildRequest) error
 }
 
 // Generated service object with all methods
@@ -638,6 +755,13 @@ type iounmoorpluginInterface interface {
 type VarlinkCall struct{ varlink.Call }
 
 // Generated reply methods for all varlink errors
+
+// The engine could not build the image, which is not there
+func (c *VarlinkCall) ReplyBuildFailed(ctx context.Context, reason_ string) error {
+	var out BuildFailed
+	out.Reason = reason_
+	return c.ReplyError(ctx, "io.unmoor.Plugin.BuildFailed", &out)
+}
 
 func (c *VarlinkCall) ReplyUnsupportedProtocolVersion(ctx context.Context, supported_ []int64) error {
 	var out UnsupportedProtocolVersion
@@ -716,6 +840,16 @@ func (c *VarlinkCall) ReplyList(ctx context.Context, reports_ []Report) error {
 	return c.Reply(ctx, &out)
 }
 
+func (c *VarlinkCall) ReplyBuild(ctx context.Context, lines_ []string, imageId_ *string) error {
+	var out struct {
+		Lines   []string `json:"lines"`
+		ImageId *string  `json:"imageId,omitempty"`
+	}
+	out.Lines = []string(lines_)
+	out.ImageId = imageId_
+	return c.Reply(ctx, &out)
+}
+
 // Generated dummy implementations for all varlink methods
 
 // Identity and hints; answered at once, whatever the engine does. With more: the first reply is the
@@ -754,6 +888,14 @@ func (s *VarlinkInterface) Pins(ctx context.Context, c VarlinkCall, protocolVers
 // mine. With more: in as many replies as the plugin likes. For plugins with the capability list.
 func (s *VarlinkInterface) List(ctx context.Context, c VarlinkCall, protocolVersion_ int64, store_ Store) error {
 	return c.ReplyMethodNotImplemented(ctx, "io.unmoor.Plugin.List")
+}
+
+// Builds an image in the store and names it. With more: each reply carries the lines that the engine has
+// written since, without their ends, and one without any comes every 5 s at least, as sign of life; the
+// last one carries the image's ID. Without more: that one alone. A caller that goes away ends the build.
+// For plugins with the capability build.
+func (s *VarlinkInterface) Build(ctx context.Context, c VarlinkCall, protocolVersion_ int64, store_ Store, build_ BuildRequest) error {
+	return c.ReplyMethodNotImplemented(ctx, "io.unmoor.Plugin.Build")
 }
 
 // Generated method call dispatcher
@@ -822,6 +964,18 @@ func (s *VarlinkInterface) VarlinkDispatch(ctx context.Context, call varlink.Cal
 			return call.ReplyInvalidParameter(ctx, "parameters")
 		}
 		return s.iounmoorpluginInterface.List(ctx, VarlinkCall{call}, in.ProtocolVersion, in.Store)
+
+	case "Build":
+		var in struct {
+			ProtocolVersion int64        `json:"protocolVersion"`
+			Store           Store        `json:"store"`
+			Build           BuildRequest `json:"build"`
+		}
+		err := call.GetParameters(&in)
+		if err != nil {
+			return call.ReplyInvalidParameter(ctx, "parameters")
+		}
+		return s.iounmoorpluginInterface.Build(ctx, VarlinkCall{call}, in.ProtocolVersion, in.Store, in.Build)
 
 	default:
 		return call.ReplyMethodNotFound(ctx, methodname)
@@ -992,6 +1146,34 @@ type ClaimHint (
   noMetadata: ?bool
 )
 
+# An image to be built, in the words of buildah build. Paths are absolute, and on the engine's machine.
+# What is absent is as the engine has it by default.
+type BuildRequest (
+  # The directory of the build's files
+  context: string,
+  # Empty: Containerfile or Dockerfile of the context
+  containerfiles: []string,
+  # Given to the image
+  names: []string,
+  # KEY=VALUE, or for an argument KEY alone: its value is in the engine's environment
+  arguments: []string,
+  labels: []string,
+  # The stage to build; absent: the last
+  target: ?string,
+  # always, missing, never, newer
+  pull: ?string,
+  # Build every layer anew; keep the intermediate ones as a cache; make one of the new ones
+  noCache: bool,
+  layers: bool,
+  squash: bool,
+  # oci, docker
+  format: ?string,
+  network: ?string,
+  isolation: ?string,
+  # Leave the engine's progress out
+  quiet: bool
+)
+
 # Identity and hints; answered at once, whatever the engine does. With more: the first reply is the
 # present value, each later one replaces it, and the open connection is the sign of life. Such a call
 # does not end before the plugin does.
@@ -1004,7 +1186,7 @@ method Describe() -> (
   engineVersion: ?string,
   # Revisions of this protocol that the plugin speaks, such as [1]
   protocolVersions: []int,
-  # stop, remove, pin, list; unknown ones are ignored. What a plugin cannot stop or remove is kept
+  # stop, remove, pin, list, build; unknown ones are ignored. What a plugin cannot stop or remove is kept
   capabilities: []string,
   # At most 64
   claimHints: []ClaimHint,
@@ -1038,6 +1220,18 @@ method Pins(protocolVersion: int, store: Store, images: []Image) -> (pins: []Pin
 # All containers that the engine has in the store, also those whose storage is gone, each reported as
 # mine. With more: in as many replies as the plugin likes. For plugins with the capability list.
 method List(protocolVersion: int, store: Store) -> (reports: []Report)
+
+# Builds an image in the store and names it. With more: each reply carries the lines that the engine has
+# written since, without their ends, and one without any comes every 5 s at least, as sign of life; the
+# last one carries the image's ID. Without more: that one alone. A caller that goes away ends the build.
+# For plugins with the capability build.
+method Build(protocolVersion: int, store: Store, build: BuildRequest) -> (
+  lines: []string,
+  imageId: ?string
+)
+
+# The engine could not build the image, which is not there
+error BuildFailed (reason: string)
 
 error UnsupportedProtocolVersion (supported: []int)
 

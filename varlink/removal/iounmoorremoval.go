@@ -245,15 +245,37 @@ type Plugin struct {
 }
 
 type Event struct {
-	Sequence    int64   `json:"sequence"`
-	Time        string  `json:"time"`
-	Type        string  `json:"type"`
-	OperationId *string `json:"operationId,omitempty"`
-	Uid         *int64  `json:"uid,omitempty"`
-	Pid         *int64  `json:"pid,omitempty"`
-	Action      *Action `json:"action,omitempty"`
-	Plugin      *Plugin `json:"plugin,omitempty"`
-	Error       *string `json:"error,omitempty"`
+	Sequence    int64     `json:"sequence"`
+	Time        string    `json:"time"`
+	Type        string    `json:"type"`
+	OperationId *string   `json:"operationId,omitempty"`
+	Uid         *int64    `json:"uid,omitempty"`
+	Pid         *int64    `json:"pid,omitempty"`
+	Action      *Action   `json:"action,omitempty"`
+	Plugin      *Plugin   `json:"plugin,omitempty"`
+	Image       *string   `json:"image,omitempty"`
+	Names       *[]string `json:"names,omitempty"`
+	Error       *string   `json:"error,omitempty"`
+}
+
+// An image to be built, in the words of buildah build. Paths are absolute, and on the daemon's machine.
+// What is absent is as the engine has it by default.
+type BuildRequest struct {
+	Engine         *string   `json:"engine,omitempty"`
+	Context        string    `json:"context"`
+	Containerfiles *[]string `json:"containerfiles,omitempty"`
+	Names          *[]string `json:"names,omitempty"`
+	Arguments      *[]string `json:"arguments,omitempty"`
+	Labels         *[]string `json:"labels,omitempty"`
+	Target         *string   `json:"target,omitempty"`
+	Pull           *string   `json:"pull,omitempty"`
+	NoCache        *bool     `json:"noCache,omitempty"`
+	Layers         *bool     `json:"layers,omitempty"`
+	Squash         *bool     `json:"squash,omitempty"`
+	Format         *string   `json:"format,omitempty"`
+	Network        *string   `json:"network,omitempty"`
+	Isolation      *string   `json:"isolation,omitempty"`
+	Quiet          *bool     `json:"quiet,omitempty"`
 }
 
 type ImageNotFound struct {
@@ -350,6 +372,17 @@ type OperationFailed struct {
 
 func (e OperationFailed) Error() string {
 	s := "io.unmoor.Removal.OperationFailed"
+	s += fmt.Sprintf("(Reason: %v)", e.Reason)
+	return s
+}
+
+// The image was not built; what is left is at most a container of the engine's
+type BuildFailed struct {
+	Reason string `json:"reason"`
+}
+
+func (e BuildFailed) Error() string {
+	s := "io.unmoor.Removal.BuildFailed"
 	s += fmt.Sprintf("(Reason: %v)", e.Reason)
 	return s
 }
@@ -484,6 +517,17 @@ func Dispatch_Error(err error) error {
 				return e
 			}
 			var param OperationFailed
+			err := json.Unmarshal(*errorRawParameters, &param)
+			if err != nil {
+				return e
+			}
+			return &param
+		case "io.unmoor.Removal.BuildFailed":
+			errorRawParameters := e.Parameters.(*json.RawMessage)
+			if errorRawParameters == nil {
+				return e
+			}
+			var param BuildFailed
 			err := json.Unmarshal(*errorRawParameters, &param)
 			if err != nil {
 				return e
@@ -1299,6 +1343,81 @@ func (m Repair_methods) Upgrade(ctx context.Context, c *varlink.Connection, name
 	}, nil
 }
 
+// Has an engine build an image. With more: replies carry the lines that the engine writes, without their
+// ends, as it writes them; the last one carries the image's ID and the names that it has then. Without
+// more: that one alone. A caller that goes away ends the build. It is for root and the user that the
+// service runs as, since a build can read and run anything in that user's name.
+type Build_methods struct{}
+
+func Build() Build_methods { return Build_methods{} }
+
+func (m Build_methods) Call(ctx context.Context, c *varlink.Connection, build_in_ BuildRequest) (operationId_out_ string, lines_out_ []string, imageId_out_ *string, names_out_ *[]string, err_ error) {
+	receive, err_ := m.Send(ctx, c, 0, build_in_)
+	if err_ != nil {
+		return
+	}
+	operationId_out_, lines_out_, imageId_out_, names_out_, _, err_ = receive(ctx)
+	return
+}
+
+func (m Build_methods) Send(ctx context.Context, c *varlink.Connection, flags uint64, build_in_ BuildRequest) (func(ctx context.Context) (string, []string, *string, *[]string, uint64, error), error) {
+	var in struct {
+		Build BuildRequest `json:"build"`
+	}
+	in.Build = build_in_
+	receive, err := c.Send(ctx, "io.unmoor.Removal.Build", in, flags)
+	if err != nil {
+		return nil, err
+	}
+	return func(context.Context) (operationId_out_ string, lines_out_ []string, imageId_out_ *string, names_out_ *[]string, flags uint64, err error) {
+		var out struct {
+			OperationId string    `json:"operationId"`
+			Lines       []string  `json:"lines"`
+			ImageId     *string   `json:"imageId,omitempty"`
+			Names       *[]string `json:"names,omitempty"`
+		}
+		flags, err = receive(ctx, &out)
+		if err != nil {
+			err = Dispatch_Error(err)
+			return
+		}
+		operationId_out_ = out.OperationId
+		lines_out_ = []string(out.Lines)
+		imageId_out_ = out.ImageId
+		names_out_ = out.Names
+		return
+	}, nil
+}
+
+func (m Build_methods) Upgrade(ctx context.Context, c *varlink.Connection, build_in_ BuildRequest) (func(ctx context.Context) (operationId_out_ string, lines_out_ []string, imageId_out_ *string, names_out_ *[]string, flags uint64, conn varlink.ReadWriterContext, err_ error), error) {
+	var in struct {
+		Build BuildRequest `json:"build"`
+	}
+	in.Build = build_in_
+	receive, err := c.Upgrade(ctx, "io.unmoor.Removal.Build", in)
+	if err != nil {
+		return nil, err
+	}
+	return func(context.Context) (operationId_out_ string, lines_out_ []string, imageId_out_ *string, names_out_ *[]string, flags uint64, conn varlink.ReadWriterContext, err error) {
+		var out struct {
+			OperationId string    `json:"operationId"`
+			Lines       []string  `json:"lines"`
+			ImageId     *string   `json:"imageId,omitempty"`
+			Names       *[]string `json:"names,omitempty"`
+		}
+		flags, conn, err = receive(ctx, &out)
+		if err != nil {
+			err = Dispatch_Error(err)
+			return
+		}
+		operationId_out_ = out.OperationId
+		lines_out_ = []string(out.Lines)
+		imageId_out_ = out.ImageId
+		names_out_ = out.Names
+		return
+	}, nil
+}
+
 type ListPlugins_methods struct{}
 
 func ListPlugins() ListPlugins_methods { return ListPlugins_methods{} }
@@ -1550,6 +1669,7 @@ type iounmoorremovalInterface interface {
 	Explain(ctx context.Context, c VarlinkCall, reference_ string) error
 	Examine(ctx context.Context, c VarlinkCall, names_ *[]string, settledMs_ *int64) error
 	Repair(ctx context.Context, c VarlinkCall, names_ *[]string, settledMs_ *int64, gracePeriodMs_ *int64) error
+	Build(ctx context.Context, c VarlinkCall, build_ BuildRequest) error
 	ListPlugins(ctx context.Context, c VarlinkCall) error
 	RegisterPlugin(ctx context.Context, c VarlinkCall, address_ string) error
 	UnregisterPlugin(ctx context.Context, c VarlinkCall, name_ string) error
@@ -1622,6 +1742,13 @@ func (c *VarlinkCall) ReplyOperationFailed(ctx context.Context, reason_ string) 
 	var out OperationFailed
 	out.Reason = reason_
 	return c.ReplyError(ctx, "io.unmoor.Removal.OperationFailed", &out)
+}
+
+// The image was not built; what is left is at most a container of the engine's
+func (c *VarlinkCall) ReplyBuildFailed(ctx context.Context, reason_ string) error {
+	var out BuildFailed
+	out.Reason = reason_
+	return c.ReplyError(ctx, "io.unmoor.Removal.BuildFailed", &out)
 }
 
 func (c *VarlinkCall) ReplyPluginNotFound(ctx context.Context, name_ string) error {
@@ -1775,6 +1902,20 @@ func (c *VarlinkCall) ReplyRepair(ctx context.Context, findings_ []Finding, sile
 	return c.Reply(ctx, &out)
 }
 
+func (c *VarlinkCall) ReplyBuild(ctx context.Context, operationId_ string, lines_ []string, imageId_ *string, names_ *[]string) error {
+	var out struct {
+		OperationId string    `json:"operationId"`
+		Lines       []string  `json:"lines"`
+		ImageId     *string   `json:"imageId,omitempty"`
+		Names       *[]string `json:"names,omitempty"`
+	}
+	out.OperationId = operationId_
+	out.Lines = []string(lines_)
+	out.ImageId = imageId_
+	out.Names = names_
+	return c.Reply(ctx, &out)
+}
+
 func (c *VarlinkCall) ReplyListPlugins(ctx context.Context, plugins_ []Plugin) error {
 	var out struct {
 		Plugins []Plugin `json:"plugins"`
@@ -1869,6 +2010,14 @@ func (s *VarlinkInterface) Examine(ctx context.Context, c VarlinkCall, names_ *[
 // Mends what is proven dead, or what is named. The findings say of each whether it was repaired.
 func (s *VarlinkInterface) Repair(ctx context.Context, c VarlinkCall, names_ *[]string, settledMs_ *int64, gracePeriodMs_ *int64) error {
 	return c.ReplyMethodNotImplemented(ctx, "io.unmoor.Removal.Repair")
+}
+
+// Has an engine build an image. With more: replies carry the lines that the engine writes, without their
+// ends, as it writes them; the last one carries the image's ID and the names that it has then. Without
+// more: that one alone. A caller that goes away ends the build. It is for root and the user that the
+// service runs as, since a build can read and run anything in that user's name.
+func (s *VarlinkInterface) Build(ctx context.Context, c VarlinkCall, build_ BuildRequest) error {
+	return c.ReplyMethodNotImplemented(ctx, "io.unmoor.Removal.Build")
 }
 
 func (s *VarlinkInterface) ListPlugins(ctx context.Context, c VarlinkCall) error {
@@ -2007,6 +2156,16 @@ func (s *VarlinkInterface) VarlinkDispatch(ctx context.Context, call varlink.Cal
 			return call.ReplyInvalidParameter(ctx, "parameters")
 		}
 		return s.iounmoorremovalInterface.Repair(ctx, VarlinkCall{call}, in.Names, in.SettledMs, in.GracePeriodMs)
+
+	case "Build":
+		var in struct {
+			Build BuildRequest `json:"build"`
+		}
+		err := call.GetParameters(&in)
+		if err != nil {
+			return call.ReplyInvalidParameter(ctx, "parameters")
+		}
+		return s.iounmoorremovalInterface.Build(ctx, VarlinkCall{call}, in.Build)
 
 	case "ListPlugins":
 		return s.iounmoorremovalInterface.ListPlugins(ctx, VarlinkCall{call})
@@ -2331,7 +2490,7 @@ type Plugin (
   status: string,
   engineVersion: ?string,
   protocolVersion: ?int,
-  # stop, remove, pin, list
+  # stop, remove, pin, list, build
   capabilities: []string,
   lastError: ?string,
   # When it answered last
@@ -2344,7 +2503,7 @@ type Event (
   sequence: int,
   time: string,
   # action_started, action_finished, action_failed, plugin_changed, image_removed, image_untagged,
-  # container_removed
+  # container_removed, image_built
   type: string,
   operationId: ?string,
   # Who asked
@@ -2352,7 +2511,40 @@ type Event (
   pid: ?int,
   action: ?Action,
   plugin: ?Plugin,
+  # Of an image that is new: its ID and names
+  image: ?string,
+  names: ?[]string,
   error: ?string
+)
+
+# An image to be built, in the words of buildah build. Paths are absolute, and on the daemon's machine.
+# What is absent is as the engine has it by default.
+type BuildRequest (
+  # The plugin that builds; absent: the one that can
+  engine: ?string,
+  # The directory of the build's files
+  context: string,
+  # Absent: Containerfile or Dockerfile of the context
+  containerfiles: ?[]string,
+  # Given to the image
+  names: ?[]string,
+  # KEY=VALUE, or for an argument KEY alone: its value is in the engine's environment
+  arguments: ?[]string,
+  labels: ?[]string,
+  # The stage to build; absent: the last
+  target: ?string,
+  # always, missing, never, newer
+  pull: ?string,
+  # Build every layer anew; keep the intermediate ones as a cache; make one of the new ones
+  noCache: ?bool,
+  layers: ?bool,
+  squash: ?bool,
+  # oci, docker
+  format: ?string,
+  network: ?string,
+  isolation: ?string,
+  # Leave the engine's progress out
+  quiet: ?bool
 )
 
 # The store that is served.
@@ -2448,6 +2640,17 @@ method Repair(
   gracePeriodMs: ?int
 ) -> (findings: []Finding, silences: []Silence, unknownNames: []string)
 
+# Has an engine build an image. With more: replies carry the lines that the engine writes, without their
+# ends, as it writes them; the last one carries the image's ID and the names that it has then. Without
+# more: that one alone. A caller that goes away ends the build. It is for root and the user that the
+# service runs as, since a build can read and run anything in that user's name.
+method Build(build: BuildRequest) -> (
+  operationId: string,
+  lines: []string,
+  imageId: ?string,
+  names: ?[]string
+)
+
 method ListPlugins() -> (plugins: []Plugin)
 
 # Registers a plugin's socket, unix:/path, until it is unregistered: it is known after a restart too. One
@@ -2492,6 +2695,9 @@ error StoreUnavailable (reason: string)
 
 # An operation that could not even begin, or be planned; nothing was changed
 error OperationFailed (reason: string)
+
+# The image was not built; what is left is at most a container of the engine's
+error BuildFailed (reason: string)
 
 error PluginNotFound (name: string)
 

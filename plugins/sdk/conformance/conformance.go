@@ -122,7 +122,7 @@ func skipf(format string, args ...any) error { return &skip{fmt.Sprintf(format, 
 
 func rules() []rule {
 	return slices.Concat(describeRules(), serviceRules(), claimRules(), actRules(stop), actRules(remove),
-		pinRules(), listRules(), hostileRules(), containerRules())
+		pinRules(), listRules(), buildRules(), hostileRules(), containerRules())
 }
 
 // judge is what becomes of one rule. Whatever it is about, the plugin has to live afterwards.

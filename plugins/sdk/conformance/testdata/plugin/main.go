@@ -155,7 +155,7 @@ func (p *peer) handle(c call) bool {
 	switch method {
 	case "Describe":
 		return p.describe(c)
-	case "Claim", "Stop", "Remove", "Pins", "List":
+	case "Claim", "Stop", "Remove", "Pins", "List", "Build":
 		return p.act(method, c)
 	}
 	if breaks("method-unknown") {
@@ -184,7 +184,7 @@ func (p *peer) service(method string, c call) bool {
 
 func (p *peer) describe(c call) bool {
 	o := object{"name": *name, "engine": "Raw", "engineVersion": "1", "protocolVersions": []int{1},
-		"capabilities": []string{"stop", "remove", "pin", "list"}, "claimHints": []object{{"metadataKey": "raw"}}, "ready": !*down}
+		"capabilities": []string{"stop", "remove", "pin", "list", "build"}, "claimHints": []object{{"metadataKey": "raw"}}, "ready": !*down}
 	n := described.Add(1)
 	switch *breakage {
 	case "describe-answers":
@@ -204,9 +204,11 @@ func (p *peer) describe(c call) bool {
 	case "no capabilities":
 		o["capabilities"] = []string{}
 	case "pins-answers":
-		o["capabilities"] = []string{"stop", "remove", "list"}
+		o["capabilities"] = []string{"stop", "remove", "list", "build"}
 	case "list-answers":
-		o["capabilities"] = []string{"stop", "remove", "pin"}
+		o["capabilities"] = []string{"stop", "remove", "pin", "build"}
+	case "build-answers":
+		o["capabilities"] = []string{"stop", "remove", "pin", "list"}
 	case "container-hint":
 		o["claimHints"] = []object{{"file": "raw.json"}}
 	}
@@ -299,6 +301,14 @@ func (p *peer) act(method string, c call) bool {
 		return p.pins(in.Images)
 	case "List":
 		return p.list(c)
+	case "Build":
+		switch *breakage {
+		case "build-answers", "build-answers success":
+			return p.answer(object{"lines": []string{}, "imageId": strings.Repeat("ab", 32)})
+		case "build-answers reason":
+			return p.refuse("io.unmoor.Plugin.BuildFailed", object{})
+		}
+		return p.refuse("io.unmoor.Plugin.BuildFailed", object{"reason": "there is no such directory"})
 	}
 	return p.work(strings.ToLower(method), c, in.Handles)
 }
