@@ -131,7 +131,7 @@ func (a *archive) close() {
 }
 
 // survey looks at the members of a tar archive.
-func (a *archive) survey(ctx context.Context, visit func(*tar.Header, io.Reader) error) error {
+func (a *archive) survey(ctx context.Context, visit func(*tar.Header, io.Reader, int64) error) error {
 	file, err := os.Open(a.path)
 	if err != nil {
 		return err

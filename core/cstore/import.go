@@ -76,7 +76,7 @@ func (s *Store) Import(ctx context.Context, r core.ImportRequest) (_ core.Loaded
 	if err != nil {
 		return none, fmt.Errorf("read the manifest that was made: %w", err)
 	}
-	loaded, err := c.copy(ctx, fenced{ImageReference: ref, identity: ref, opened: source}, core.ImageID(manifest.Config.Digest.Encoded()), names)
+	loaded, err := c.copy(ctx, &fenced{ImageReference: ref, identity: ref, opened: source}, core.ImageID(manifest.Config.Digest.Encoded()), names)
 	if err != nil {
 		return loaded, fmt.Errorf("import %s: %w", r.Source, err)
 	}

@@ -19,6 +19,7 @@ import (
 	ociarchive "github.com/containers/image/v5/oci/archive"
 	"github.com/containers/image/v5/oci/layout"
 	"github.com/containers/image/v5/types"
+	"github.com/opencontainers/go-digest"
 	imgspec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/unmoor/unmoor/core"
@@ -65,7 +66,7 @@ type load struct {
 
 // found is an image in an archive.
 type found struct {
-	ref   types.ImageReference
+	ref   *fenced
 	names []reference.Named
 }
 
@@ -192,7 +193,8 @@ func (l *load) ociArchive(ctx context.Context) ([]found, error) {
 		return nil, errDirectory
 	}
 	to := filepath.Join(l.journal.Directory, "layout")
-	if err := l.archive.unpackLayout(ctx, to); err != nil {
+	packed, err := l.archive.unpackLayout(ctx, to)
+	if err != nil {
 		return nil, err
 	}
 	// What came as a stream, or in a file without a name, has no place that a policy could name.
@@ -204,7 +206,11 @@ func (l *load) ociArchive(ctx context.Context) ([]found, error) {
 	if err != nil {
 		return nil, err
 	}
-	return listLayout(to, identity)
+	images, err := listLayout(to, identity)
+	for _, image := range images {
+		image.ref.packed = packed
+	}
+	return images, err
 }
 
 // listLayout lists the images of an OCI layout. identity is what signature policies know them by; nil: what
@@ -233,7 +239,7 @@ func listLayout(directory string, identity types.ImageReference) ([]found, error
 		if err != nil {
 			return nil, err
 		}
-		f := fenced{ImageReference: ref, identity: identity, layout: directory, manifest: entry.ManifestDescriptor.Digest}
+		f := &fenced{ImageReference: ref, identity: identity, layout: directory, manifest: entry.ManifestDescriptor.Digest}
 		if identity == nil {
 			f.identity = ref
 		}
@@ -258,14 +264,30 @@ func listLayout(directory string, identity types.ImageReference) ([]found, error
 // layoutMember is what of an archive belongs to an OCI layout.
 var layoutMember = regexp.MustCompile(`^(oci-layout|index\.json|blobs/[a-z0-9]+/[a-f0-9]+)$`)
 
-// unpackLayout unpacks what an OCI layout has into a directory that is not there yet.
-func (a *archive) unpackLayout(ctx context.Context, to string) error {
+// packed are blobs that are read where they lie in an archive.
+type packed struct {
+	// archive is the path of the archive, uncompressed.
+	archive string
+	// places are where the contents of each begin, and how many bytes they have, by ALGORITHM:DIGEST.
+	places map[digest.Digest]place
+}
+
+type place struct{ offset, size int64 }
+
+// unpackLayout unpacks what an OCI layout has into a directory that is not there yet, but for the large blobs,
+// layers that is.
+func (a *archive) unpackLayout(ctx context.Context, to string) (*packed, error) {
 	if err := os.Mkdir(to, 0o700); err != nil {
-		return err
+		return nil, err
 	}
-	return a.survey(ctx, func(h *tar.Header, content io.Reader) error {
+	large := &packed{archive: a.path, places: make(map[digest.Digest]place)}
+	return large, a.survey(ctx, func(h *tar.Header, content io.Reader, offset int64) error {
 		name := path.Clean(strings.TrimLeft(h.Name, "/"))
 		if h.Typeflag != tar.TypeReg || !layoutMember.MatchString(name) {
+			return nil
+		}
+		if blob, ok := strings.CutPrefix(name, "blobs/"); ok && h.Size > maxDocument {
+			large.places[digest.Digest(strings.Replace(blob, "/", ":", 1))] = place{offset, h.Size}
 			return nil
 		}
 		file := filepath.Join(to, name)
@@ -311,7 +333,7 @@ func (l *load) dockerArchive(ctx context.Context) ([]found, error) {
 	}
 	var images []found
 	for _, refs := range lists {
-		image := found{ref: fenced{ImageReference: refs[0], identity: refs[0]}}
+		image := found{ref: &fenced{ImageReference: refs[0], identity: refs[0]}}
 		for _, ref := range refs {
 			tags, err := reader.ManifestTagsForReference(ref)
 			if err != nil {
@@ -330,14 +352,13 @@ func (l *load) dockerArchive(ctx context.Context) ([]found, error) {
 	return images, nil
 }
 
-// directory finds the image in a directory as `skopeo copy … dir:` makes it. It has no name. It is not fenced,
-// since it may have signatures that a fence would hide.
+// directory finds the image in a directory as `skopeo copy … dir:` makes it. It has no name.
 func (l *load) directory(context.Context) ([]found, error) {
 	if !l.archive.directory {
 		return nil, errNoDirectory
 	}
 	ref, err := directory.NewReference(l.archive.path)
-	return []found{{ref: ref}}, err
+	return []found{{ref: &fenced{ImageReference: ref, identity: ref, open: true}}}, err
 }
 
 // normalName is a name as Podman and Buildah make it whole (containers/common v0.62.3,

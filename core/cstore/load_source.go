@@ -28,26 +28,33 @@ type fenced struct {
 	// layout is the directory of an OCI layout, and manifest the image in it; empty with other formats.
 	layout   string
 	manifest digest.Digest
+	// packed are blobs of a layout that are not in its directory.
+	packed *packed
 	// opened is a source that is there already, for one use.
 	opened types.ImageSource
+	// open is whether there is no fence: the image may have signatures that it would hide.
+	open bool
 }
 
-func (f fenced) Transport() types.ImageTransport { return f.identity.Transport() }
-func (f fenced) StringWithinTransport() string   { return f.identity.StringWithinTransport() }
-func (f fenced) PolicyConfigurationIdentity() string {
+func (f *fenced) Transport() types.ImageTransport { return f.identity.Transport() }
+func (f *fenced) StringWithinTransport() string   { return f.identity.StringWithinTransport() }
+func (f *fenced) PolicyConfigurationIdentity() string {
 	return f.identity.PolicyConfigurationIdentity()
 }
-func (f fenced) PolicyConfigurationNamespaces() []string {
+func (f *fenced) PolicyConfigurationNamespaces() []string {
 	return f.identity.PolicyConfigurationNamespaces()
 }
 
-func (f fenced) NewImageSource(ctx context.Context, system *types.SystemContext) (types.ImageSource, error) {
+func (f *fenced) NewImageSource(ctx context.Context, system *types.SystemContext) (types.ImageSource, error) {
 	source := f.opened
 	if source == nil {
 		var err error
 		if source, err = f.ImageReference.NewImageSource(ctx, system); err != nil {
 			return nil, err
 		}
+	}
+	if f.open {
+		return source, nil
 	}
 	return fencedSource{source, f}, nil
 }
@@ -56,7 +63,7 @@ func (f fenced) NewImageSource(ctx context.Context, system *types.SystemContext)
 // formats that it is used for has them.
 type fencedSource struct {
 	types.ImageSource
-	fence fenced
+	fence *fenced
 }
 
 func (s fencedSource) Reference() types.ImageReference { return s.fence }
@@ -77,12 +84,18 @@ func (s fencedSource) GetManifest(ctx context.Context, instance *digest.Digest) 
 	if err := wanted.Validate(); err != nil {
 		return nil, "", fmt.Errorf("the digest %q of its manifest: %w", wanted, err)
 	}
+	tooLarge := refused("its manifest %s has more than %d bytes", wanted, maxDocument)
+	if s.fence.packed != nil {
+		if _, ok := s.fence.packed.places[wanted]; ok {
+			return nil, "", tooLarge
+		}
+	}
 	info, err := os.Stat(filepath.Join(s.fence.layout, "blobs", wanted.Algorithm().String(), wanted.Encoded()))
 	if err != nil {
 		return nil, "", err
 	}
 	if info.Size() > maxDocument {
-		return nil, "", refused("its manifest %s has more than %d bytes", wanted, maxDocument)
+		return nil, "", tooLarge
 	}
 	data, kind, err := s.ImageSource.GetManifest(ctx, instance)
 	if err == nil && wanted.Algorithm().FromBytes(data) != wanted {
@@ -92,15 +105,29 @@ func (s fencedSource) GetManifest(ctx context.Context, instance *digest.Digest) 
 }
 
 func (s fencedSource) GetBlob(ctx context.Context, info types.BlobInfo, cache types.BlobInfoCache) (io.ReadCloser, int64, error) {
+	if s.fence.packed != nil {
+		if at, ok := s.fence.packed.places[info.Digest]; ok {
+			file, err := os.Open(s.fence.packed.archive)
+			if err != nil {
+				return nil, 0, err
+			}
+			return until(ctx, io.NewSectionReader(file, at.offset, at.size), file), at.size, nil
+		}
+	}
 	info.URLs = nil // where else a layer may be had
 	blob, size, err := s.ImageSource.GetBlob(ctx, info, cache)
 	if err != nil {
 		return nil, 0, err
 	}
+	return until(ctx, blob, blob), size, nil
+}
+
+// until is a blob whose reading ends with its context.
+func until(ctx context.Context, content io.Reader, close io.Closer) io.ReadCloser {
 	return struct {
 		io.Reader
 		io.Closer
-	}{&bounded{blob, ctx.Err, math.MaxInt64, nil}, blob}, size, nil
+	}{&bounded{content, ctx.Err, math.MaxInt64, nil}, close}
 }
 
 // vet looks at an image before the library copies it, its layers side by side. whole is whether their digests

@@ -24,6 +24,8 @@ func TestLoadFormats(t *testing.T) {
 	packed.layers = [][]byte{gzipped(packed.layers[0]), gzipped(packed.layers[1])}
 	two := []made{small(t, "a:1"), small(t, "b:1")}
 	nameless := small(t)
+	large := small(t, "large:1")
+	large.layers[1] = tarOf(t, file("big", strings.Repeat("big ", 5<<18)))
 	docker, oci := tarOf(t, dockerArchive(one)...), tarOf(t, ociLayout(one)...)
 	all := texts([]core.LoadedImage{{ID: one.id(), Names: []string{"localhost/one:1", "registry.example/other/one:2"}}})
 	first := texts([]core.LoadedImage{{ID: one.id(), Names: []string{"localhost/one:1"}}})
@@ -44,6 +46,9 @@ func TestLoadFormats(t *testing.T) {
 		{"one that is compressed", fileWith(t, "a.tar.gz", gzipped(oci)), first, 1},
 		{"one with compressed layers", fileWith(t, "a.tar", tarOf(t, ociLayout(packed)...)), packed.id().Short() + "[localhost/packed:1]", 1},
 		{"one with two images", fileWith(t, "a.tar", tarOf(t, ociLayout(two...)...)), both, 2},
+		{"one with a large layer", fileWith(t, "a.tar", tarOf(t, ociLayout(large)...)), large.id().Short() + "[localhost/large:1]", 1},
+		{"one with a large layer that is compressed", fileWith(t, "a.tar.gz", gzipped(tarOf(t, ociLayout(large, one)...))),
+			large.id().Short() + "[localhost/large:1] " + first, 2},
 		{"an OCI layout, which gives no name", unpacked(t, ociLayout(one)), one.id().Short() + "[]", 0},
 		{"one with two images", unpacked(t, ociLayout(two...)), both, 2},
 		{"an archive that is both, as docker save writes it", fileWith(t, "a.tar", tarOf(t, append(ociLayout(one), dockerArchive(one)...)...)), first, 1},
@@ -234,11 +239,13 @@ func TestLoadPolicy(t *testing.T) {
 // What is broken anywhere is never loaded as if it were whole, and leaves nothing behind.
 func TestLoadDamaged(t *testing.T) {
 	two := []made{small(t, "a:1"), small(t, "b:1")}
+	large := small(t, "b:1")
+	large.layers[1] = tarOf(t, file("big", "upper b:1"+strings.Repeat("big ", 5<<18)))
 	l := newLoader(t, "overlay")
 	random := rand.New(rand.NewPCG(1, 2))
 	for name, sound := range map[string][]byte{
 		"docker": tarOf(t, dockerArchive(two...)...), "oci": tarOf(t, ociLayout(two...)...),
-		"docker.gz": gzipped(tarOf(t, dockerArchive(two...)...)), "one": tarOf(t, dockerArchive(two[0])...),
+		"oci.large": tarOf(t, ociLayout(large)...), "docker.gz": gzipped(tarOf(t, dockerArchive(two...)...)), "one": tarOf(t, dockerArchive(two[0])...),
 	} {
 		path := filepath.Join(t.TempDir(), name)
 		load := func(data []byte) ([]core.LoadedImage, error) {

@@ -95,8 +95,8 @@ func vetMember(h *tar.Header, left *int64) error {
 }
 
 // survey looks at every member of an image archive that lies uncompressed in a file. visit is called for
-// each, and may read it.
-func survey(ctx context.Context, file io.ReadSeeker, visit func(*tar.Header, io.Reader) error) error {
+// each, and may read it; its contents begin at an offset.
+func survey(ctx context.Context, file io.ReadSeeker, visit func(h *tar.Header, content io.Reader, offset int64) error) error {
 	size, err := file.Seek(0, io.SeekEnd)
 	if err == nil {
 		_, err = file.Seek(0, io.SeekStart)
@@ -122,7 +122,11 @@ func survey(ctx context.Context, file io.ReadSeeker, visit func(*tar.Header, io.
 		if err := vetMember(h, &size); err != nil {
 			return err
 		}
-		if err := visit(h, t); err != nil {
+		offset, err := file.Seek(0, io.SeekCurrent) // it reads header by header, and nothing ahead
+		if err == nil {
+			err = visit(h, t, offset)
+		}
+		if err != nil {
 			return fmt.Errorf("read %q: %w", h.Name, err)
 		}
 	}
@@ -131,7 +135,7 @@ func survey(ctx context.Context, file io.ReadSeeker, visit func(*tar.Header, io.
 // unpackable reads what is compressed within a Docker archive to its end, since the library does so to learn
 // its size, however long that takes.
 func unpackable(ctx context.Context, file io.ReadSeeker, left room) error {
-	return survey(ctx, file, func(h *tar.Header, content io.Reader) error {
+	return survey(ctx, file, func(h *tar.Header, content io.Reader, _ int64) error {
 		if h.Typeflag != tar.TypeReg {
 			return nil
 		}
