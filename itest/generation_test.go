@@ -160,4 +160,4 @@ func hostOnly(t *testing.T, drivers []string, scene func(t *testing.T, s *scenar
 
 // alone are the tests that run with nothing beside them: they measure time, or end all that a user
 // runs.
-var alone = map[string]bool{"TestStopsInParallel": true, "TestRootless": true, "TestServiceIdle": true}
+var alone = map[string]bool{"TestStopsInParallel": true, "TestRootless": true, "TestRootlessDefault": true, "TestServiceIdle": true}

@@ -88,7 +88,8 @@ func openStore(ctx context.Context, c config.Config, plugins *hooks.Registry, o 
 	if err != nil {
 		return nil, err
 	}
-	inspector, err := kernel.New(kernel.Options{Logger: slog.Default(), AllProcessesHere: c.Store.AllProcessesHere})
+	inspector, err := kernel.New(kernel.Options{Logger: slog.Default(), AllProcessesHere: c.Store.AllProcessesHere,
+		Launcher: launcher()})
 	if err != nil {
 		return nil, fmt.Errorf("look at processes and mounts: %w", err)
 	}

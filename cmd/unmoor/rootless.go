@@ -62,6 +62,15 @@ func refuseSockets() error {
 // parentVariable has the pid of the podman that we were started by.
 const parentVariable = "_UNMOOR_PARENT"
 
+// launcher is the podman that started us in its namespaces, where that is our parent; else 0.
+func launcher() int {
+	pid, err := strconv.Atoi(os.Getenv(parentVariable))
+	if err != nil || pid != os.Getppid() {
+		return 0
+	}
+	return pid
+}
+
 // withParent ends a context when the podman ends that we were started by: it passes no signal on.
 func withParent(ctx context.Context) (context.Context, context.CancelFunc, error) {
 	ctx, cancel := context.WithCancel(ctx)
