@@ -13,6 +13,7 @@ import (
 	"github.com/containers/image/v5/image"
 	"github.com/containers/image/v5/pkg/blobinfocache/none"
 	"github.com/containers/image/v5/types"
+	"github.com/containers/storage"
 	"github.com/opencontainers/go-digest"
 	"golang.org/x/sync/errgroup"
 
@@ -130,9 +131,9 @@ func until(ctx context.Context, content io.Reader, close io.Closer) io.ReadClose
 	}{&bounded{content, ctx.Err, math.MaxInt64, nil}, close}
 }
 
-// vet looks at an image before the library copies it, its layers side by side. whole is whether their digests
-// are compared too, as the library does when it copies. It returns the image's ID-to-be, empty where its format
-// has none.
+// vet looks at an image before the library copies it, its layers side by side, but for those that the store has
+// by their digests: the library does not read them again. whole is whether the digests are compared too, as the
+// library does when it copies. It returns the image's ID-to-be, empty where its format has none.
 func (c *copying) vet(ctx context.Context, ref types.ImageReference, whole bool, left *budget) (core.ImageID, error) {
 	source, err := ref.NewImageSource(ctx, c.system)
 	if err != nil {
@@ -150,7 +151,7 @@ func (c *copying) vet(ctx context.Context, ref types.ImageReference, whole bool,
 	vets, ctx := errgroup.WithContext(ctx)
 	vets.SetLimit(runtime.GOMAXPROCS(0))
 	for _, layer := range layers {
-		if c.vetted[layer.Digest] {
+		if c.vetted[layer.Digest] || c.store.hasContent(layer.Digest) {
 			continue
 		}
 		c.vetted[layer.Digest] = true
@@ -170,6 +171,20 @@ func (c *copying) vet(ctx context.Context, ref types.ImageReference, whole bool,
 		return "", nil // Docker's schema 1, which has no configuration
 	}
 	return core.ImageID(id.Encoded()), nil
+}
+
+// hasContent is whether a layer with contents of a digest, compressed or not, is in the store.
+func (s *Store) hasContent(d digest.Digest) bool {
+	lib, err := s.current()
+	if err != nil || d.Validate() != nil {
+		return false
+	}
+	for _, by := range []func(digest.Digest) ([]storage.Layer, error){lib.LayersByUncompressedDigest, lib.LayersByCompressedDigest} {
+		if layers, err := by(d); err == nil && len(layers) > 0 {
+			return true
+		}
+	}
+	return false
 }
 
 func vetBlob(ctx context.Context, source types.ImageSource, layer types.BlobInfo, whole bool, left *budget) error {
