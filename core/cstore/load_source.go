@@ -151,12 +151,16 @@ func (c *copying) vet(ctx context.Context, ref types.ImageReference, whole bool,
 	vets, ctx := errgroup.WithContext(ctx)
 	vets.SetLimit(runtime.GOMAXPROCS(0))
 	for _, layer := range layers {
-		if c.vetted[layer.Digest] || c.store.hasContent(layer.Digest) {
+		if c.vetted[layer.Digest] {
 			continue
 		}
 		c.vetted[layer.Digest] = true
 		vets.Go(func() error {
-			if err := vetBlob(ctx, source, layer, whole, left); err != nil {
+			has, err := c.store.hasContent(ctx, layer.Digest)
+			if err == nil && !has {
+				err = vetBlob(ctx, source, layer, whole, left)
+			}
+			if err != nil {
 				return fmt.Errorf("layer %s: %w", layer.Digest, err)
 			}
 			return nil
@@ -174,17 +178,18 @@ func (c *copying) vet(ctx context.Context, ref types.ImageReference, whole bool,
 }
 
 // hasContent is whether a layer with contents of a digest, compressed or not, is in the store.
-func (s *Store) hasContent(d digest.Digest) bool {
-	lib, err := s.current()
-	if err != nil || d.Validate() != nil {
-		return false
-	}
-	for _, by := range []func(digest.Digest) ([]storage.Layer, error){lib.LayersByUncompressedDigest, lib.LayersByCompressedDigest} {
-		if layers, err := by(d); err == nil && len(layers) > 0 {
-			return true
+func (s *Store) hasContent(ctx context.Context, d digest.Digest) (has bool, err error) {
+	err = s.call(ctx, "look for a layer", func(lib storage.Store) error {
+		for _, by := range []func(digest.Digest) ([]storage.Layer, error){lib.LayersByUncompressedDigest, lib.LayersByCompressedDigest} {
+			layers, err := by(d)
+			if err != nil && !errors.Is(err, storage.ErrLayerUnknown) {
+				return err
+			}
+			has = has || len(layers) > 0
 		}
-	}
-	return false
+		return nil
+	})
+	return has, err
 }
 
 func vetBlob(ctx context.Context, source types.ImageSource, layer types.BlobInfo, whole bool, left *budget) error {
