@@ -13,6 +13,7 @@ import (
 	"github.com/containers/image/v5/image"
 	"github.com/containers/image/v5/pkg/blobinfocache/none"
 	"github.com/containers/image/v5/types"
+	"github.com/containers/storage"
 	"github.com/opencontainers/go-digest"
 	"golang.org/x/sync/errgroup"
 
@@ -130,9 +131,9 @@ func until(ctx context.Context, content io.Reader, close io.Closer) io.ReadClose
 	}{&bounded{content, ctx.Err, math.MaxInt64, nil}, close}
 }
 
-// vet looks at an image before the library copies it, its layers side by side. whole is whether their digests
-// are compared too, as the library does when it copies. It returns the image's ID-to-be, empty where its format
-// has none.
+// vet looks at an image before the library copies it, its layers side by side, but for those that the store has
+// by their digests: the library does not read them again. whole is whether the digests are compared too, as the
+// library does when it copies. It returns the image's ID-to-be, empty where its format has none.
 func (c *copying) vet(ctx context.Context, ref types.ImageReference, whole bool, left *budget) (core.ImageID, error) {
 	source, err := ref.NewImageSource(ctx, c.system)
 	if err != nil {
@@ -155,7 +156,11 @@ func (c *copying) vet(ctx context.Context, ref types.ImageReference, whole bool,
 		}
 		c.vetted[layer.Digest] = true
 		vets.Go(func() error {
-			if err := vetBlob(ctx, source, layer, whole, left); err != nil {
+			has, err := c.store.hasContent(ctx, layer.Digest)
+			if err == nil && !has {
+				err = vetBlob(ctx, source, layer, whole, left)
+			}
+			if err != nil {
 				return fmt.Errorf("layer %s: %w", layer.Digest, err)
 			}
 			return nil
@@ -170,6 +175,21 @@ func (c *copying) vet(ctx context.Context, ref types.ImageReference, whole bool,
 		return "", nil // Docker's schema 1, which has no configuration
 	}
 	return core.ImageID(id.Encoded()), nil
+}
+
+// hasContent is whether a layer with contents of a digest, compressed or not, is in the store.
+func (s *Store) hasContent(ctx context.Context, d digest.Digest) (has bool, err error) {
+	err = s.call(ctx, "look for a layer", func(lib storage.Store) error {
+		for _, by := range []func(digest.Digest) ([]storage.Layer, error){lib.LayersByUncompressedDigest, lib.LayersByCompressedDigest} {
+			layers, err := by(d)
+			if err != nil && !errors.Is(err, storage.ErrLayerUnknown) {
+				return err
+			}
+			has = has || len(layers) > 0
+		}
+		return nil
+	})
+	return has, err
 }
 
 func vetBlob(ctx context.Context, source types.ImageSource, layer types.BlobInfo, whole bool, left *budget) error {
