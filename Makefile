@@ -134,7 +134,7 @@ VARLINKDIR = $(DESTDIR)$(PREFIX)/share/unmoor
 BASHDIR = $(DESTDIR)$(PREFIX)/share/bash-completion/completions
 ZSHDIR = $(DESTDIR)$(PREFIX)/share/zsh/site-functions
 FISHDIR = $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d
-UNITS = $(notdir $(wildcard packaging/systemd/*.socket packaging/systemd/*.service))
+UNITS = $(notdir $(wildcard packaging/systemd/*.socket packaging/systemd/*.service packaging/systemd/*.timer))
 USERUNITS = $(notdir $(wildcard packaging/systemd/user/*))
 
 .PHONY: install
