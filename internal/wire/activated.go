@@ -16,15 +16,18 @@ import (
 // Of several sockets each must be named varlink.
 func Activated() (listeners []net.Listener, connections []net.Conn, err error) {
 	ours, err := forUs()
+	if !ours {
+		_ = os.Unsetenv("LISTEN_PID") // the numbers are of descriptors that are something else here
+	}
 	files := activation.Files(true)
+	if err != nil {
+		return nil, nil, err
+	}
 	defer func() {
 		for _, f := range files {
 			f.Close()
 		}
 	}()
-	if err != nil || !ours {
-		return nil, nil, err
-	}
 	for _, f := range files {
 		if len(files) > 1 && f.Name() != "varlink" {
 			return nil, nil, errors.Join(closeAll(listeners, connections),
@@ -62,7 +65,7 @@ func forUs() (bool, error) {
 	if !set {
 		return true, nil
 	}
-	os.Unsetenv("LISTEN_PIDFDID")
+	_ = os.Unsetenv("LISTEN_PIDFDID") // the name is good
 	want, err := strconv.ParseUint(value, 10, 64)
 	if err != nil {
 		return false, fmt.Errorf("sockets passed in: LISTEN_PIDFDID: %w", err)

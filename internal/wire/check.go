@@ -118,6 +118,7 @@ func (c *checker) simple(s *shape) error {
 		good = first == '"'
 	case kindEnum:
 		good = first == '"' && s.has(raw)
+	default: // those that are not simple
 	}
 	if !good {
 		return &fieldError{why: "it is not " + s.kind.String()}

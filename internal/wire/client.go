@@ -58,7 +58,7 @@ type Conn struct {
 
 	closing sync.Once
 	closed  chan struct{}
-	err     error // of closing
+	err     error // of closing conn
 }
 
 // NewConn makes a client's connection of a connected stream socket, which belongs to it from now on.
@@ -110,17 +110,25 @@ func (c *Conn) Peer() (Peer, error) {
 	return peerOf(conn)
 }
 
-// Close closes the connection, whose call ends with an error, and ends the process that Dial started. It
-// may be called at any time, and again.
+// Close closes the connection, whose call ends with an error, and waits until the process that Dial
+// started has ended. It may be called at any time, and again.
 func (c *Conn) Close() error {
+	c.abandon()
+	if c.process != nil {
+		<-c.process.exited
+	}
+	return c.err
+}
+
+// abandon closes the connection, and has the process end.
+func (c *Conn) abandon() {
 	c.closing.Do(func() {
 		close(c.closed)
 		c.err = c.conn.Close()
 		if c.process != nil {
-			c.process.end()
+			go c.process.end()
 		}
 	})
-	return c.err
 }
 
 func (c *Conn) call(ctx context.Context, method string, in any, files []*os.File, more bool, each func(json.RawMessage, bool) error) error {
@@ -137,12 +145,14 @@ func (c *Conn) call(ctx context.Context, method string, in any, files []*os.File
 	if err := c.begin(ctx); err != nil {
 		return fmt.Errorf("call %s: %w", method, err)
 	}
-	stop := context.AfterFunc(ctx, func() { c.conn.SetDeadline(time.Unix(1, 0)) })
+	stop := context.AfterFunc(ctx, func() {
+		_ = c.conn.SetDeadline(time.Unix(1, 0)) // an error says that it is closed
+	})
 	whole := false
 	defer func() {
 		if !whole { // each may have panicked
 			stop()
-			c.Close()
+			c.abandon()
 		}
 		<-c.turn
 	}()
@@ -191,7 +201,7 @@ func (c *Conn) giveUp(ctx context.Context, err error) error {
 		return nil
 	default:
 	}
-	c.Close()
+	c.abandon()
 	c.in.close()
 	switch {
 	case err == nil: // the answer came whole, and with it the end of the context
@@ -199,7 +209,7 @@ func (c *Conn) giveUp(ctx context.Context, err error) error {
 	case ctx.Err() != nil && errors.Is(err, os.ErrDeadlineExceeded):
 		return ctx.Err()
 	case c.process != nil && (errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, unix.EPIPE) || errors.Is(err, unix.ECONNRESET)):
-		return fmt.Errorf("%w (%s)", err, c.process)
+		return fmt.Errorf("%w (%s)", err, c.process.fate())
 	}
 	return err
 }
@@ -349,7 +359,7 @@ func encodeCall(method string, in any, more bool) ([]byte, error) {
 		if err != nil {
 			return nil, err
 		}
-		if parameters, err = mend(nil, parameters, s); err != nil {
+		if parameters, err = mend(parameters, s); err != nil {
 			return nil, err
 		}
 	}

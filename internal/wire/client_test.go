@@ -181,6 +181,23 @@ func TestHazard13Surprises(t *testing.T) {
 	}
 }
 
+// In a stream, too, a surprise is the end.
+func TestHazard13SurprisesInAStream(t *testing.T) {
+	for name, messages := range map[string][]string{
+		"an error that continues":       {`{"error":"a.b.Failed","continues":true}`},
+		"more after the last":           {`{"continues":true}`, `{}` + "\x00" + `{}`},
+		"no JSON":                       {`{"continues":true}`, `}`},
+		"parameters that are no object": {`{"continues":true}`, `{"parameters":1}`},
+	} {
+		c := doubled(t, DialOptions{}, func(d *double, _ string) { d.say(messages...) })
+		err := c.Stream(t.Context(), "a.b.C", nil, func(json.RawMessage, bool) error { return nil })
+		if _, reply := errors.AsType[*Error](err); err == nil || reply {
+			t.Errorf("%s: %v", name, err)
+		}
+		givenUp(t, c)
+	}
+}
+
 // What comes after a good reply is noticed before the next call.
 func TestHazard13ReplyBetweenCalls(t *testing.T) {
 	c := doubled(t, DialOptions{}, func(d *double, _ string) { d.say(`{}`) })

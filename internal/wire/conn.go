@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"os"
 	"runtime/debug"
@@ -18,11 +19,13 @@ import (
 // conn is a connection that a server serves. One goroutine reads its calls and runs their handlers, one
 // after another, and so answers them in order.
 type conn struct {
-	server *Server
-	socket *net.UnixConn
-	raw    syscall.RawConn
-	peer   Peer
-	state  atomic.Int32
+	server     *Server
+	socket     *net.UnixConn
+	raw        syscall.RawConn
+	peer       Peer
+	privileged bool
+	state      atomic.Int32
+	evicted    atomic.Bool
 
 	in       frames
 	deadline time.Time // for the message that was begun
@@ -51,8 +54,8 @@ func newConn(s *Server, socket *net.UnixConn, peer Peer, w *watcher) (*conn, err
 	if err != nil {
 		return nil, err
 	}
-	c := &conn{server: s, socket: socket, raw: raw, peer: peer, watcher: w}
-	c.in = frames{max: s.options.MaxMessage, reserve: c.reserve}
+	c := &conn{server: s, socket: socket, raw: raw, peer: peer, privileged: privileged(peer.UID), watcher: w}
+	c.in = frames{max: s.options.MaxMessage, share: &share{budget: s.bytes, privileged: c.privileged, evict: c.evict}}
 	c.files = inFlight{quota: s.files, uid: peer.UID}
 	c.pull = c.receive
 	c.out = sender{socket: socket, raw: raw, timeout: s.options.WriteTimeout, last: s.lastWord}
@@ -60,12 +63,11 @@ func newConn(s *Server, socket *net.UnixConn, peer Peer, w *watcher) (*conn, err
 	return c, nil
 }
 
-func (c *conn) reserve(n int) bool {
-	if n < 0 {
-		c.server.bytes.give(c.peer.UID, -n)
-		return true
-	}
-	return c.server.bytes.take(c.peer.UID, n)
+// evict ends it for the sake of others. It does not wait for the reader, as Close would: that may want the
+// lock which is held now.
+func (c *conn) evict() {
+	c.evicted.Store(true)
+	_ = c.socket.CloseRead() // wakes the reader, if the socket is still there
 }
 
 // serve serves it to its end, and closes it.
@@ -76,7 +78,7 @@ func (c *conn) serve(ctx context.Context) {
 	defer c.gone()
 	var err error
 	if c.number, err = c.watcher.add(c.raw, c.gone); err != nil {
-		c.server.complain("a connection is closed", c.peer, err)
+		c.server.complain(c.peer, err)
 		return
 	}
 	defer c.watcher.remove(c.number)
@@ -90,6 +92,7 @@ func (c *conn) serve(ctx context.Context) {
 		if !c.state.CompareAndSwap(idle, busy) {
 			return
 		}
+		c.in.whole()
 		if err := c.handle(message); err != nil {
 			return
 		}
@@ -106,7 +109,7 @@ func (c *conn) stop() {
 	for {
 		switch {
 		case c.state.CompareAndSwap(idle, stopped):
-			c.socket.Close() // the reader sees it
+			_ = c.socket.Close() // the reader sees it
 			return
 		case c.state.CompareAndSwap(busy, stopping):
 			c.out.hurry()
@@ -119,21 +122,25 @@ func (c *conn) stop() {
 
 func (c *conn) close() {
 	c.state.Store(stopped)
-	c.socket.Close() // there is nothing left to be sent
+	_ = c.socket.Close() // there is nothing left to be sent
 	c.in.close()
 	c.files.close()
 	c.server.connections.give(c.peer.UID, 1)
 }
 
+var errTooSlow = errors.New("a message did not end in time")
+
 // explain logs why nothing more is read, where that is news.
 func (c *conn) explain(err error) {
 	switch {
-	case err == io.EOF, c.state.Load() == stopped, errors.Is(err, unix.ECONNRESET):
+	case c.evicted.Load():
+		c.server.complain(c.peer, errNoRoom)
+	case errors.Is(err, io.EOF), c.state.Load() == stopped, errors.Is(err, unix.ECONNRESET):
 	case errors.Is(err, os.ErrDeadlineExceeded) && !c.in.begun(): // idle
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		c.server.complain("a connection is closed: a message did not end in time", c.peer, nil)
+		c.server.complain(c.peer, errTooSlow)
 	default:
-		c.server.complain("a connection is closed: it cannot be read", c.peer, err)
+		c.server.complain(c.peer, err)
 	}
 }
 
@@ -144,6 +151,9 @@ func (c *conn) next() ([]byte, error) {
 		message, ok, err := c.in.next()
 		if err != nil || ok {
 			return message, err
+		}
+		if c.evicted.Load() {
+			return nil, errNoRoom
 		}
 		if err := c.await(); err != nil {
 			return nil, err
@@ -197,29 +207,27 @@ func (c *conn) receive(fd uintptr) bool {
 func (c *conn) handle(message []byte) error {
 	in, err := readCall(message)
 	if err != nil {
-		c.server.complain("a connection is closed: a message makes no sense", c.peer, err)
+		c.server.complain(c.peer, fmt.Errorf("a message makes no sense: %w", err))
 		return err
 	}
 	files := c.files.take(c.in.handedOut)
 	m, answer, err := c.server.find(in.method)
-	if m == nil || !m.takesFiles {
+	var request []byte
+	if m != nil && err == nil {
+		request, answer, err = m.request(in)
+	}
+	if request == nil || !m.takesFiles {
 		closeFiles(files)
 		files = nil
 	}
-	var request []byte
-	if err == nil && m != nil {
-		request, answer, err = m.request(in)
-	}
 	if err != nil {
-		closeFiles(files)
-		c.server.complain("a connection is closed: a call makes no sense", c.peer, err)
+		c.server.complain(c.peer, fmt.Errorf("a call of %s makes no sense: %w", shown(in.method), err))
 		return err
 	}
 	if answer == nil {
 		c.in.rest() // request is a copy
 		return c.dispatch(m, in, request, files)
 	}
-	closeFiles(files)
 	if in.oneway {
 		return nil
 	}
@@ -232,11 +240,11 @@ func (c *conn) dispatch(m *served, in call, request []byte, files []*os.File) er
 	if in.oneway { // who wants no reply may go
 		parent = c.calm
 	}
-	if err := c.server.calls.take(parent, c.peer.UID); err != nil {
+	if err := c.server.calls.take(parent, c.privileged); err != nil {
 		closeFiles(files)
 		return err
 	}
-	defer c.server.calls.give(c.peer.UID)
+	defer c.server.calls.give(c.privileged)
 	if err := parent.Err(); err != nil {
 		closeFiles(files)
 		return err
@@ -258,7 +266,8 @@ func (c *conn) report(ctx context.Context, m *served, err error) {
 		c.server.log.Debug("a call was broken off", "method", m.name, "uid", c.peer.UID, "pid", c.peer.PID, "error", err)
 		return
 	}
-	c.server.complain("a connection is closed: a call failed", c.peer, err, "method", m.name)
+	c.server.failures.log(c.server.log, slog.LevelError, "a connection is closed: a call failed",
+		"method", m.name, "uid", c.peer.UID, "pid", c.peer.PID, "error", err)
 }
 
 // panicError is of a handler.

@@ -9,6 +9,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 // Dial connects to an address: unix:/path, unix:@abstract, exec:/path/to/program or
@@ -54,12 +56,21 @@ func DialCommand(ctx context.Context, command []string, o DialOptions) (*Conn, e
 	return c, nil
 }
 
+// dialUnix waits where the service's queue is full, which the kernel calls EAGAIN.
 func dialUnix(ctx context.Context, path string, o DialOptions) (*Conn, error) {
-	conn, err := new(net.Dialer).DialContext(ctx, "unix", path)
-	if err != nil {
-		return nil, err
+	var wait backOff
+	for {
+		conn, err := new(net.Dialer).DialContext(ctx, "unix", path)
+		switch {
+		case err == nil:
+			return NewConn(conn, o), nil
+		case !errors.Is(err, unix.EAGAIN):
+			return nil, err
+		}
+		if wait.sleep(ctx); ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
 	}
-	return NewConn(conn, o), nil
 }
 
 // dialProgram passes the socket as a service manager would, connected (sd_varlink_connect_exec,

@@ -16,13 +16,13 @@ var errNoRoom = errors.New("there are too many bytes of unfinished messages")
 
 // frames cuts what is received into messages. Each ends with a NUL.
 type frames struct {
-	max     int              // of bytes a message
-	reserve func(n int) bool // asks for n bytes more than a small buffer, or gives back where n < 0; nil grants all
+	max   int    // of bytes a message
+	share *share // of what large buffers may have; nil is without bounds
 
 	buffer     []byte
 	start, end int // of what was received and not handed out
 	scanned    int // up to there, no NUL
-	reserved   int
+	reserved   bool
 	handedOut  int64 // bytes in all, NULs included
 }
 
@@ -78,18 +78,24 @@ func (f *frames) position() int64 { return f.handedOut + int64(f.end-f.start) }
 
 func (f *frames) grow() error {
 	size := min(2*len(f.buffer), f.max+1)
-	if f.reserve != nil {
-		more := size - f.reserved
-		if !f.reserve(more) {
+	if f.share != nil {
+		if !f.share.grow(size) {
 			return errNoRoom
 		}
-		f.reserved += more
+		f.reserved = true
 	}
 	larger := make([]byte, size)
 	copy(larger, f.buffer[:f.end])
 	f.free()
 	f.buffer = larger
 	return nil
+}
+
+// whole says that a message was taken, and is kept at least until settle.
+func (f *frames) whole() {
+	if f.reserved {
+		f.share.keep()
+	}
 }
 
 // rest lets go of the buffer if nothing is in it. What was reserved stays so until settle.
@@ -102,9 +108,9 @@ func (f *frames) rest() {
 
 // settle gives back what was reserved for a buffer that is gone.
 func (f *frames) settle() {
-	if f.reserved > 0 && len(f.buffer) <= smallBuffer {
-		f.reserve(-f.reserved)
-		f.reserved = 0
+	if f.reserved && len(f.buffer) <= smallBuffer {
+		f.share.release()
+		f.reserved = false
 	}
 }
 

@@ -61,7 +61,7 @@ type testItem struct {
 // testService is a hand-written service that does what its methods are told to.
 type testService struct {
 	started chan struct{} // one value a Wait that began
-	ended   chan error    // why a Wait ended
+	ended   chan error    // why a Wait ended, or a Count that could not reply
 
 	mu   sync.Mutex
 	act  map[string]act
@@ -99,6 +99,14 @@ func (s *testService) tell(what string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.told = append(s.told, what)
+}
+
+// over says why a Wait, or a Count, ended.
+func (s *testService) over(err error) {
+	select {
+	case s.ended <- err:
+	default: // nobody looks
+	}
 }
 
 // calls counts what was told.
@@ -178,15 +186,18 @@ func (s *testService) VarlinkDispatch(ctx context.Context, c varlink.Call, metho
 		for out.N = 1; out.N <= in.To; out.N++ {
 			c.Continues = out.N < in.To
 			if err := c.Reply(ctx, &out); err != nil {
-				s.ended <- err
+				s.over(err)
 				return err
 			}
 		}
 		return nil
 	case "Wait":
-		s.started <- struct{}{}
+		select {
+		case s.started <- struct{}{}:
+		default: // nobody looks
+		}
 		<-ctx.Done()
-		s.ended <- ctx.Err()
+		s.over(ctx.Err())
 		return c.Reply(ctx, nil)
 	case "Act":
 		var in struct {

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"net"
 	"os"
+	"path/filepath"
 	"sync"
 	"syscall"
 
@@ -22,6 +23,9 @@ var ErrInUse = errors.New("another process serves it")
 // but the owner can connect before mode is in force, whatever the umask. Close removes our own socket,
 // and nothing that came in its place; the lock file stays.
 func Listen(path string, mode os.FileMode) (net.Listener, error) {
+	if !filepath.IsAbs(path) { // such as the abstract @name, which has no mode
+		return nil, fmt.Errorf("listen on %q: the path must be absolute", path)
+	}
 	lock, err := lockBeside(path)
 	if err != nil {
 		return nil, fmt.Errorf("listen on %s: %w", path, err)
@@ -63,9 +67,7 @@ func listen(path string, mode os.FileMode, lock *os.File) (*listener, error) {
 		err = os.Chmod(path, mode)
 	}
 	if err != nil {
-		l.Close()
-		os.Remove(path)
-		return nil, err
+		return nil, errors.Join(err, l.Close(), os.Remove(path))
 	}
 	return &listener{UnixListener: l, path: path, ours: ours, lock: lock}, nil
 }
@@ -86,7 +88,7 @@ func clearStale(path string) error {
 	conn, err := net.Dial("unix", path)
 	switch {
 	case err == nil:
-		conn.Close()
+		_ = conn.Close() // it only knocked
 		return ErrInUse
 	case errors.Is(err, unix.EAGAIN): // its queue is full
 		return ErrInUse

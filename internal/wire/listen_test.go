@@ -70,6 +70,14 @@ func TestHazard8SecondInstance(t *testing.T) {
 	c.say(ping("still here"))
 	c.expect(pong("still here"))
 
+	// One that has locked, and does not listen yet.
+	if err := os.Remove(r.path); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Listen(r.path, 0o600); !errors.Is(err, ErrInUse) {
+		t.Errorf("got %v", err)
+	}
+
 	// A service manager does not lock.
 	path := filepath.Join(t.TempDir(), "socket")
 	other, err := net.Listen("unix", path)
@@ -116,7 +124,7 @@ func TestHazard8WhatIsNoSocketStays(t *testing.T) {
 	if _, err := Listen(path, 0o600); !errors.Is(err, unix.ELOOP) {
 		t.Errorf("a lock that is a link: %v", err)
 	}
-	for _, path := range []string{"", filepath.Join(dir, "none", "socket"), filepath.Join(dir, strings.Repeat("x", 120))} {
+	for _, path := range []string{"", "@abstract", filepath.Join(dir, "none", "socket"), filepath.Join(dir, strings.Repeat("x", 120))} {
 		if l, err := Listen(path, 0o600); err == nil {
 			l.Close()
 			t.Errorf("%q: no error", path)

@@ -1,9 +1,9 @@
 package wire
 
-// mend appends a copy of what we send ourselves to out, with empty arrays and objects for the nulls that
+// mend returns a copy of what we send ourselves, with empty arrays and objects for the nulls that
 // Go's nil slices and maps became: null is the lack of an optional value, and these are not optional.
-func mend(out, value []byte, s *shape) ([]byte, error) {
-	m := mender{scanner: scanner{in: value}, out: out}
+func mend(value []byte, s *shape) ([]byte, error) {
+	m := mender{scanner: scanner{in: value}}
 	if err := m.value(s); err != nil {
 		return nil, err
 	}

@@ -2,6 +2,7 @@ package wire
 
 import (
 	"context"
+	"log/slog"
 	"sync"
 	"time"
 )
@@ -23,7 +24,7 @@ func (b *backOff) sleep(ctx context.Context) {
 	}
 }
 
-// throttle lets ten a second pass at the most.
+// throttle logs no more than ten lines a second, at whatever rate clients like to cause them.
 type throttle struct {
 	mu    sync.Mutex
 	since time.Time
@@ -31,7 +32,18 @@ type throttle struct {
 	held  int
 }
 
-// pass says whether one may, and how many could not since one did.
+func (t *throttle) log(l *slog.Logger, level slog.Level, message string, args ...any) {
+	held, ok := t.pass(time.Now())
+	if !ok {
+		return
+	}
+	if held > 0 {
+		args = append(args, "held_back", held)
+	}
+	l.Log(context.Background(), level, message, args...)
+}
+
+// pass says whether a line may pass, and how many could not since one did.
 func (t *throttle) pass(now time.Time) (held int, ok bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -57,22 +69,22 @@ func newSlots(n, kept int) slots {
 }
 
 // take waits for one, and returns ctx's error where that ends first.
-func (s slots) take(ctx context.Context, uid int) error {
-	if !privileged(uid) {
+func (s slots) take(ctx context.Context, privileged bool) error {
+	if !privileged {
 		if err := enter(ctx, s.ordinary); err != nil {
 			return err
 		}
 	}
 	err := enter(ctx, s.all)
-	if err != nil && !privileged(uid) {
+	if err != nil && !privileged {
 		<-s.ordinary
 	}
 	return err
 }
 
-func (s slots) give(uid int) {
+func (s slots) give(privileged bool) {
 	<-s.all
-	if !privileged(uid) {
+	if !privileged {
 		<-s.ordinary
 	}
 }

@@ -21,7 +21,7 @@ type pending struct {
 	oneway bool
 
 	mu     sync.Mutex
-	final  bool // its final reply was sent, or it is too late for one
+	final  bool // its final reply was sent, or none can be
 	broken error
 }
 
@@ -62,7 +62,7 @@ func (p *pending) Read(context.Context, []byte) (int, error) { return 0, errNoSt
 // ReadBytes is the same.
 func (p *pending) ReadBytes(context.Context, byte) ([]byte, error) { return nil, errNoStream }
 
-// end takes a handler's return, with its error, and returns what the call came to. Nothing is sent after it.
+// end takes a handler's error, or nil, and returns what the call came to: an error ends the connection.
 func (p *pending) end(err error) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -72,6 +72,5 @@ func (p *pending) end(err error) error {
 	if err == nil && !p.final && !p.oneway {
 		err = errNoReply
 	}
-	p.final = true
 	return err
 }

@@ -2,6 +2,7 @@ package wire
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -47,8 +48,7 @@ func (p *process) start(ctx context.Context, o DialOptions, hand func(*os.File))
 	hand(theirs)
 	p.cmd.Stderr = os.Stderr
 	if err := p.cmd.Start(); err != nil {
-		conn.Close()
-		return nil, err
+		return nil, errors.Join(err, conn.Close())
 	}
 	p.grace, p.exited = endGrace, make(chan struct{})
 	go p.wait()
@@ -62,7 +62,7 @@ func (p *process) wait() {
 	close(p.exited)
 }
 
-// end ends it, if it does not by itself, and waits until it is reaped. Its socket is closed by then.
+// end ends it, if it does not by itself now that its socket is closed.
 func (p *process) end() {
 	for _, next := range []struct {
 		after  time.Duration
@@ -74,15 +74,20 @@ func (p *process) end() {
 			timer.Stop()
 			return
 		case <-timer.C:
-			p.cmd.Process.Signal(next.signal) // an error says that it has ended
+			_ = p.cmd.Process.Signal(next.signal) // an error says that it has ended
 		}
 	}
-	<-p.exited
 }
 
-// String says what became of it; it has ended.
-func (p *process) String() string {
-	<-p.exited
+// fate says what became of it, after it closed its socket.
+func (p *process) fate() string {
+	timer := time.NewTimer(byItself)
+	defer timer.Stop()
+	select {
+	case <-p.exited:
+	case <-timer.C:
+		return p.name + " closed its socket"
+	}
 	if p.err != nil {
 		return fmt.Sprintf("%s: %v", p.name, p.err)
 	}

@@ -32,7 +32,7 @@ func (s *sender) message(b []byte) error {
 	defer s.mu.Unlock()
 	if s.waiting {
 		s.waiting = false
-		s.socket.SetWriteDeadline(time.Time{}) // an error comes again with the next message
+		_ = s.socket.SetWriteDeadline(time.Time{}) // an error comes again with the next message
 	}
 	if err != nil {
 		return err
@@ -78,6 +78,6 @@ func (s *sender) hurry() {
 	defer s.mu.Unlock()
 	s.timeout = min(s.timeout, s.last)
 	if s.waiting {
-		s.socket.SetWriteDeadline(time.Now().Add(s.timeout)) // an error comes again at the message's end
+		_ = s.socket.SetWriteDeadline(time.Now().Add(s.timeout)) // an error comes again at the message's end
 	}
 }

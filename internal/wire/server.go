@@ -27,7 +27,8 @@ type ServerOptions struct {
 	// What org.varlink.service.GetInfo answers.
 	Vendor, Product, Version, URL string
 	// MaxMessage is how many bytes a message may have, either way; 16 MiB if 0, as sd-varlink has it.
-	// Three times that may be buffered for unfinished messages in all, once that for one user.
+	// The same is the bound for all messages together that are being received or handled and have more
+	// than 16 KiB, once more for root's.
 	MaxMessage int
 	// MaxConnections is how many there may be in all; 1024 if 0. A part is kept for root.
 	MaxConnections int
@@ -87,11 +88,12 @@ type Server struct {
 	methods map[string]*served
 
 	connections *quota
-	bytes       *quota // of messages that are larger than a small buffer
+	bytes       *budget
 	files       *quota
 	calls       slots
 	lastWord    time.Duration
-	complaints  throttle
+	complaints  throttle // of what clients do
+	failures    throttle // of handlers
 
 	mu      sync.Mutex
 	users   int // of watcher
@@ -106,7 +108,7 @@ func NewServer(o ServerOptions, interfaces ...Interface) (*Server, error) {
 		log:         o.Logger,
 		methods:     map[string]*served{},
 		connections: newQuota(o.MaxConnections, o.MaxConnectionsPerUID, min(o.MaxConnectionsPerUID, o.MaxConnections/4)),
-		bytes:       newQuota(3*(o.MaxMessage+1), o.MaxMessage+1, o.MaxMessage+1),
+		bytes:       newBudget(o.MaxMessage + 1),
 		files:       newQuota(maxFilesInAll, maxFilesInAll/4, maxFilesInAll/4),
 		calls:       newSlots(o.MaxCalls, o.MaxCalls/8),
 		lastWord:    lastWord,
@@ -141,8 +143,9 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	closed := sync.OnceValue(l.Close)
-	defer closed()
-	defer context.AfterFunc(ctx, func() { closed() })() // an error leaves nothing behind that we could mend
+	shut := func() { _ = closed() } // an error leaves nothing behind that we could mend
+	defer shut()
+	defer context.AfterFunc(ctx, shut)()
 	s.refuseFiles(l)
 
 	var wait backOff
@@ -151,7 +154,7 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 		switch {
 		case ctx.Err() != nil:
 			if err == nil {
-				socket.Close()
+				_ = socket.Close() // nothing was said
 			}
 			return nil
 		case err == nil:
@@ -185,11 +188,11 @@ func passes(err error) bool {
 func (s *Server) ServeConn(ctx context.Context, conn net.Conn) {
 	w, err := s.watch()
 	if err != nil {
-		s.log.Error("a connection is not served", "error", err)
-		conn.Close()
+		s.log.Error("a connection is not served", "error", errors.Join(err, conn.Close()))
 		return
 	}
 	defer s.unwatch()
+	s.refuseFiles(conn)
 	if c := s.admit(conn, w); c != nil {
 		c.serve(ctx)
 	}
@@ -213,66 +216,53 @@ func (s *Server) unwatch() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.users--; s.users == 0 {
-		s.watcher.close() // nothing is lost with it
+		_ = s.watcher.close() // nothing is lost with it
 	}
 }
 
 // refuseFiles has the kernel refuse descriptors to who sends them, where no method takes any (Linux 6.16).
 // Elsewhere they are dropped as they are received.
-func (s *Server) refuseFiles(l net.Listener) {
-	if s.options.TakesFiles != nil {
+func (s *Server) refuseFiles(socket any) {
+	conn, ok := socket.(syscall.Conn)
+	if !ok || s.options.TakesFiles != nil {
 		return
 	}
-	if l, ok := l.(interface {
-		SyscallConn() (syscall.RawConn, error)
-	}); ok {
-		if raw, err := l.SyscallConn(); err == nil {
-			raw.Control(func(fd uintptr) { unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_PASSRIGHTS, 0) })
-		}
+	if raw, err := conn.SyscallConn(); err == nil {
+		_ = raw.Control(func(fd uintptr) { // an older kernel does not know it, and then they are dropped
+			_ = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_PASSRIGHTS, 0)
+		})
 	}
 }
 
-// admit makes a connection of a socket, if its user may have another.
+// admit makes a connection of a socket, if its user may have another. Otherwise it closes it.
 func (s *Server) admit(socket net.Conn, w *watcher) *conn {
-	unixSocket, ok := socket.(*net.UnixConn)
-	if !ok {
-		s.log.Error("a connection is closed: it is no unix socket", "type", fmt.Sprintf("%T", socket))
-		socket.Close()
-		return nil
+	c, peer, err := s.newConn(socket, w)
+	if err == nil && !s.connections.take(peer.UID, 1) {
+		err = errTooMany
 	}
-	peer, err := peerOf(unixSocket)
 	if err != nil {
-		s.complain("a connection is closed", peer, err)
-		socket.Close()
-		return nil
-	}
-	if !s.connections.take(peer.UID, 1) {
-		s.complain("a connection is closed: there are too many", peer, nil)
-		socket.Close()
-		return nil
-	}
-	c, err := newConn(s, unixSocket, peer, w)
-	if err != nil {
-		s.complain("a connection is closed", peer, err)
-		socket.Close()
-		s.connections.give(peer.UID, 1)
+		s.complain(peer, errors.Join(err, socket.Close()))
 		return nil
 	}
 	return c
 }
 
-// complain logs what a client did, but not at whatever rate clients like.
-func (s *Server) complain(what string, peer Peer, err error, more ...any) {
-	held, ok := s.complaints.pass(time.Now())
+var errTooMany = errors.New("there are too many connections")
+
+func (s *Server) newConn(socket net.Conn, w *watcher) (*conn, Peer, error) {
+	unixSocket, ok := socket.(*net.UnixConn)
 	if !ok {
-		return
+		return nil, Peer{}, fmt.Errorf("a %T is no unix socket", socket)
 	}
-	args := append([]any{"uid", peer.UID, "pid", peer.PID}, more...)
+	peer, err := peerOf(unixSocket)
 	if err != nil {
-		args = append(args, "error", err)
+		return nil, Peer{}, err
 	}
-	if held > 0 {
-		args = append(args, "complaints_held_back", held)
-	}
-	s.log.Warn(what, args...)
+	c, err := newConn(s, unixSocket, peer, w)
+	return c, peer, err
+}
+
+// complain logs why a connection is closed.
+func (s *Server) complain(peer Peer, err error) {
+	s.complaints.log(s.log, slog.LevelWarn, "a connection is closed", "uid", peer.UID, "pid", peer.PID, "error", err)
 }

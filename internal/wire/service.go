@@ -125,7 +125,7 @@ func (m *served) mended(message []byte) ([]byte, error) {
 	if s == nil || r.parameters == nil {
 		return message, nil
 	}
-	parameters, err := mend(nil, r.parameters, s)
+	parameters, err := mend(r.parameters, s)
 	if err != nil {
 		return nil, fmt.Errorf("read our own reply: %w", err)
 	}
