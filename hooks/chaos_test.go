@@ -28,7 +28,7 @@ func (c chaos) timeout() time.Duration {
 	if c.said == "did not answer within" {
 		return 200 * time.Millisecond
 	}
-	return 10 * time.Second
+	return 30 * time.Second
 }
 
 // parallel runs the case beside others. What reads floods takes long under the race detector.
@@ -380,7 +380,7 @@ func TestChaosOfList(t *testing.T) {
 			for send(c, `{"continues":true,"parameters":{"reports":[`+mine+`]}}`) {
 			}
 			return false
-		}, true, ""},
+		}, true, "twice"},
 	)
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {

@@ -6,10 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"runtime"
 	"strings"
 	"sync"
@@ -155,41 +153,55 @@ func namelessSocket() (ours, theirs *os.File, err error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	defer os.RemoveAll(directory)
+	ours, theirs, err = listenIn(directory)
+	if removed := os.RemoveAll(directory); err == nil && removed != nil {
+		ours.Close()
+		theirs.Close()
+		err = removed
+	}
+	return ours, theirs, err
+}
+
+func listenIn(directory string) (ours, theirs *os.File, err error) {
 	// Through a descriptor, since a socket's path must be short.
 	d, err := os.Open(directory)
 	if err != nil {
 		return nil, nil, err
 	}
 	defer d.Close()
-	l, err := net.Listen("unix", fmt.Sprintf("/proc/self/fd/%d/socket", d.Fd()))
+	socket := fmt.Sprintf("/proc/self/fd/%d/socket", d.Fd())
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, os.NewSyscallError("socket", err)
 	}
-	defer l.Close()
-	l.(*net.UnixListener).SetUnlinkOnClose(false)
-	fd, err := unix.Open(filepath.Join(directory, "socket"), unix.O_PATH|unix.O_CLOEXEC, 0)
+	theirs = os.NewFile(uintptr(fd), "socket")
+	if err = unix.Bind(fd, &unix.SockaddrUnix{Name: socket}); err == nil {
+		err = unix.Listen(fd, unix.SOMAXCONN)
+	}
 	if err != nil {
+		theirs.Close()
+		return nil, nil, fmt.Errorf("listen on a socket in %s: %w", directory, err)
+	}
+	fd, err = unix.Open(socket, unix.O_PATH|unix.O_CLOEXEC, 0)
+	if err != nil {
+		theirs.Close()
 		return nil, nil, err
 	}
-	ours = os.NewFile(uintptr(fd), "socket")
-	if theirs, err = l.(*net.UnixListener).File(); err != nil {
-		ours.Close()
-		return nil, nil, err
-	}
-	return ours, theirs, nil
+	return os.NewFile(uintptr(fd), "socket"), theirs, nil
 }
 
 // wait waits until the process has ended.
 func (p *process) wait(out *os.File) {
-	p.cmd.Wait() // the state says how it ended
+	_ = p.cmd.Wait() // the state says how it ended
 	p.use.Lock()
 	p.socket.Close()
 	p.socket = nil
 	p.use.Unlock()
 	close(p.exited)
 	// What it has started may hold on to its output.
-	out.SetReadDeadline(time.Now().Add(outputGrace))
+	if err := out.SetReadDeadline(time.Now().Add(outputGrace)); err != nil {
+		out.Close() // then it is not waited for
+	}
 }
 
 // how says how it ended.
@@ -272,7 +284,7 @@ func (c *child) end(working bool) {
 	if p == nil {
 		return
 	}
-	p.cmd.Process.Signal(syscall.SIGTERM) // an error says that it has ended
+	_ = p.cmd.Process.Signal(syscall.SIGTERM) // an error says that it has ended
 	timer := time.NewTimer(endGrace)
 	defer timer.Stop()
 	select {
@@ -285,6 +297,6 @@ func (c *child) end(working bool) {
 		return
 	}
 	c.log.Warn("a plugin did not end when it was asked to, and is killed", "plugin", c.name, "pid", p.cmd.Process.Pid)
-	syscall.Kill(-p.cmd.Process.Pid, syscall.SIGKILL) // likewise
+	_ = syscall.Kill(-p.cmd.Process.Pid, syscall.SIGKILL) // likewise
 	<-p.exited
 }

@@ -143,13 +143,13 @@ func (k keeper) save(r record) error {
 	if err != nil {
 		return err
 	}
-	defer os.Remove(f.Name()) // not there any more where all went well
 	_, err = f.Write(append(text, '\n'))
-	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return err
+	err = errors.Join(err, f.Sync(), f.Close())
+	if err == nil {
+		err = os.Rename(f.Name(), k.path(d.Name))
 	}
-	if err := os.Rename(f.Name(), k.path(d.Name)); err != nil {
-		return err
+	if err != nil {
+		return errors.Join(err, os.Remove(f.Name()))
 	}
 	return k.sync()
 }
@@ -220,9 +220,8 @@ func (r *Registry) forget(name string) {
 	delete(r.kept, name)
 }
 
-// same is whether two records say the same. Whether the engine is ready passes, and is not kept.
+// same is whether two records say the same.
 func (r record) same(other record) bool {
-	a, b := r.Description, other.Description
-	a.Ready = b.Ready
-	return r.unreadable == nil && r.Source == other.Source && r.Address == other.Address && reflect.DeepEqual(a, b)
+	return r.unreadable == nil && r.Source == other.Source && r.Address == other.Address &&
+		reflect.DeepEqual(r.Description, other.Description)
 }

@@ -157,12 +157,14 @@ func (m *member) pardon() {
 
 // learn keeps the description of a plugin on a socket.
 func (m *member) learn(d protocol.Description) {
+	ready := d.Ready
+	d.Ready = false // that passes, and is not kept
 	m.mu.Lock()
 	rec := record{Source: m.entry.source, Address: m.entry.Address, Description: d}
 	m.record = &rec
 	m.mu.Unlock()
 	m.registry.remember(m, rec)
-	m.introduced(d.EngineVersion, d.Ready)
+	m.introduced(d.EngineVersion, ready)
 }
 
 // introduced notes that a plugin has described itself. What its other answers are worth is not known by

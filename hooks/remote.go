@@ -139,16 +139,6 @@ func incompatible(versions []int64) *fault {
 	return &fault{faultIncompatible, fmt.Errorf("of the protocol it speaks revision %v, and not %d", versions[:min(len(versions), 10)], protocol.Version)}
 }
 
-// capabilities are as it said last; false where that is not known.
-func (p *remote) capabilities() (protocol.Capabilities, bool) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.known == nil {
-		return protocol.Capabilities{}, false
-	}
-	return p.known.Capabilities, true
-}
-
 func (p *remote) forget() {
 	p.mu.Lock()
 	p.known = nil

@@ -2,6 +2,7 @@ package hooks
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"github.com/unmoor/unmoor/core"
@@ -91,5 +92,12 @@ func (p *remote) List(ctx context.Context, store core.StoreInfo) ([]core.Claim, 
 	}
 	in := protocol.ListIn{ProtocolVersion: protocol.Version, Store: where}
 	most := bound{items: maxRecords, bytes: 4 * maxAnswer}
-	return collect(ctx, p, conn, protocol.MethodList, in, most, reportsOfList, claimSeenNow)
+	seen := make(map[string]bool)
+	return collect(ctx, p, conn, protocol.MethodList, in, most, reportsOfList, func(w iounmoorplugin.Report) (core.Claim, error) {
+		if seen[w.Id] { // it may go on for long
+			return core.Claim{}, fmt.Errorf("container %.64q stands there twice", w.Id)
+		}
+		seen[w.Id] = true
+		return claimSeenNow(w)
+	})
 }

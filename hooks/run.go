@@ -27,7 +27,7 @@ func (r *Registry) Run(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("watch the directory of plugins: %w", err)
 	}
-	defer watcher.Close()
+	defer watcher.Close() //nolint:errcheck // It was only read from.
 	r.mu.Lock()
 	r.animate = func(m *member) { m.life.start(ctx, m) }
 	members := r.members

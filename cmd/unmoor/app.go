@@ -151,7 +151,8 @@ images or containers, the highest.`,
 	flags.BoolVar(&a.global.local, "local", false, "do without a daemon: work on the store in this process")
 	flags.StringVar(&a.global.logLevel, "log-level", "", "log `level`: debug, info, warn or error (default warn)")
 	root.AddCommand(a.rmiCommand(), a.rmCommand(), a.planCommand(), a.whyCommand(), a.psCommand(),
-		a.imagesCommand(), a.loadCommand(), a.importCommand(), a.doctorCommand(), a.eventsCommand(), a.pluginsCommand(), a.serveCommand(), a.configCommand(), a.versionCommand())
+		a.imagesCommand(), a.loadCommand(), a.importCommand(), a.doctorCommand(), a.eventsCommand(), a.pluginsCommand(), a.pluginCommand(),
+		a.serveCommand(), a.configCommand(), a.versionCommand())
 	return root
 }
 

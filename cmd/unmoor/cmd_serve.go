@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net"
 	"os"
@@ -55,6 +56,9 @@ func (a *app) serve(cmd *cobra.Command, socket string) error {
 	}
 	if err := refuseSockets(); err != nil {
 		return err
+	}
+	if os.Geteuid() != 0 {
+		os.Unsetenv("WATCHDOG_PID") // which is ours: who feeds it is the process in the user namespace
 	}
 	beginPause(cmd.Context(), a.config.Podman.Command)
 	if err := enterUserNamespace(a.config.Podman.Command); err != nil {
@@ -128,7 +132,7 @@ func (a *app) sockets(path string) (sockets, error) {
 	if path == "" {
 		return sockets{}, errors.New("$XDG_RUNTIME_DIR is not set, and so there is no usual place for the socket: name one with --socket")
 	}
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+	if err := makeDirectory(filepath.Dir(path)); err != nil {
 		return sockets{}, fmt.Errorf("make the directory of the socket: %w", err)
 	}
 	l, err := wire.Listen(path, os.FileMode(a.config.Service.Mode))
@@ -139,6 +143,18 @@ func (a *app) sockets(path string) (sockets, error) {
 		return sockets{}, err
 	}
 	return sockets{listeners: []net.Listener{l}}, nil
+}
+
+// makeDirectory makes a directory that others can pass through, whatever the umask. One that is there stays
+// as it is.
+func makeDirectory(path string) error {
+	if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if err := os.MkdirAll(path, 0o755); err != nil {
+		return err
+	}
+	return os.Chmod(path, 0o755)
 }
 
 // run serves until ctx ends, or the last of the connections that were passed in.

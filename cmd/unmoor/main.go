@@ -39,7 +39,7 @@ func openMachine(ctx context.Context, c config.Config, step func(string)) (*mach
 	if err := enterUserNamespace(c.Podman.Command); err != nil {
 		return nil, err
 	}
-	entries, err := entries(ctx, c)
+	entries, err := entries(c)
 	if err != nil {
 		return nil, err
 	}

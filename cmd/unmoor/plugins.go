@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/unmoor/unmoor/core"
@@ -19,25 +20,23 @@ import (
 
 // entries are the plugins that the configuration names: those that are built in, or served elsewhere in
 // their place, and others.
-func entries(ctx context.Context, c config.Config) ([]hooks.Entry, error) {
-	podmans, err := podman.New(podman.Options{Command: c.Podman.Command, Address: c.Podman.Address})
-	if err != nil {
-		return nil, err
-	}
-	buildahs := buildah.New(buildah.Options{})
-	d, err := buildahs.Describe(ctx) // asks nobody
-	if err != nil {
-		return nil, err
-	}
-	// Shorter than the deadline of the hooks, so that the plugin can say itself what is slow.
-	crios, err := crio.New(crio.Options{Address: c.CRIO.Address, Timeout: time.Duration(c.CRIO.ClaimTimeout) * 2 / 3})
-	if err != nil {
-		return nil, err
-	}
-	all := []hooks.Entry{
-		builtin(podman.Name, podmans, c.Podman.Socket, podman.Hints(), c.Podman.Plugin),
-		builtin(buildah.Name, buildahs, c.Buildah.Socket, d.Hints, c.Buildah.Plugin),
-		builtin(crio.Name, crios, c.CRIO.Socket, crio.Hints(), c.CRIO.Plugin),
+func entries(c config.Config) ([]hooks.Entry, error) {
+	var all []hooks.Entry
+	for _, b := range []struct {
+		name   string
+		socket string
+		hints  []core.ClaimHint
+		config config.Plugin
+	}{
+		{podman.Name, c.Podman.Socket, podman.Hints(), c.Podman.Plugin},
+		{buildah.Name, c.Buildah.Socket, buildah.Hints(), c.Buildah.Plugin},
+		{crio.Name, c.CRIO.Socket, crio.Hints(), c.CRIO.Plugin},
+	} {
+		p, err := engine(b.name, c)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, builtin(b.name, p, b.socket, b.hints, b.config))
 	}
 	for _, x := range c.External {
 		e := entry(x.Name, x.Plugin)
@@ -45,6 +44,23 @@ func entries(ctx context.Context, c config.Config) ([]hooks.Entry, error) {
 		all = append(all, e)
 	}
 	return all, nil
+}
+
+// engines are the plugins that are built in.
+var engines = []string{podman.Name, buildah.Name, crio.Name}
+
+// engine is one of them, with its settings.
+func engine(name string, c config.Config) (hooks.Plugin, error) {
+	switch name {
+	case podman.Name:
+		return podman.New(podman.Options{Command: c.Podman.Command, Address: c.Podman.Address})
+	case buildah.Name:
+		return buildah.New(buildah.Options{}), nil
+	case crio.Name:
+		// Shorter than the deadline of the hooks, so that the plugin can say itself what is slow.
+		return crio.New(crio.Options{Address: c.CRIO.Address, Timeout: time.Duration(c.CRIO.ClaimTimeout) * 2 / 3})
+	}
+	return nil, usagef("no plugin %q is built in: there are %s", name, strings.Join(engines, ", "))
 }
 
 // builtin is the entry of an engine that is built in; what it looks like is known wherever it is served.
@@ -67,7 +83,7 @@ func entry(name string, c config.Plugin) hooks.Entry {
 
 // describePlugins asks the plugins of a configuration who they are.
 func describePlugins(ctx context.Context, c config.Config) ([]service.Plugin, error) {
-	entries, err := entries(ctx, c)
+	entries, err := entries(c)
 	if err != nil {
 		return nil, err
 	}

@@ -195,7 +195,12 @@ func TestServe(t *testing.T) {
 	web := f.AddImage(storetest.Image{Names: []string{"localhost/web:1"}, Files: map[string]string{"etc/name": "web"}})
 	leftover := f.AddContainer(web, storetest.Container{Names: []string{"leftover"}})
 	f.Mount(leftover)
-	s := startServant(t, f, "")
+	s := newServant(t, f, "")
+	// The umask does not keep others from the socket.
+	s.process.Args = append([]string{"sh", "-c", `umask 077; exec "$@"`, "sh", s.process.Path}, s.process.Args[1:]...)
+	s.process.Path = "/bin/sh"
+	s.start()
+	s.wait("READY=1")
 
 	answers, failed, _ := s.call("GetStore", object{})
 	if failed != "" || answers[0]["graphRoot"] != f.Options.GraphRoot || answers[0]["graphDriver"] != "overlay" {

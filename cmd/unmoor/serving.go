@@ -29,8 +29,9 @@ type serving struct {
 
 	registry *hooks.Registry
 	daemon   *daemon.Daemon
-	// config is in force.
+	// config is in force, and came from a file, or from none.
 	config config.Config
+	file   string
 	// store is what is served, for people.
 	store string
 	// broken has why the service can do no more than end.
@@ -40,7 +41,7 @@ type serving struct {
 func (a *app) newServing(cmd *cobra.Command, level *slog.LevelVar) (*serving, error) {
 	ctx := cmd.Context()
 	s := &serving{app: a, cmd: cmd, level: level, broken: make(chan error, 1)}
-	entries, err := entries(ctx, a.config)
+	entries, err := entries(a.config)
 	if err != nil {
 		return nil, err
 	}
@@ -83,7 +84,7 @@ func (s *serving) setup(ctx context.Context, c config.Config, file string) (*dae
 		return nil, err
 	}
 	local, info := m.local(c, file, s.app.step), m.engine.Store.Info()
-	s.config, s.store = c, fmt.Sprintf("%s (%s)", info.GraphRoot, info.GraphDriver)
+	s.config, s.file, s.store = c, file, fmt.Sprintf("%s (%s)", info.GraphRoot, info.GraphDriver)
 	return &daemon.Setup{
 		Service: local, Plugins: roster{s.registry}, Access: access, Audit: log, Process: m.process,
 		Close: func() {
@@ -121,7 +122,11 @@ func openAudit(c config.Audit) (*audit.Log, error) {
 func (s *serving) reload(ctx context.Context) {
 	sdnotify.Reloading()
 	c, file, err := s.app.effective(s.cmd)
-	if err == nil {
+	switch {
+	case err != nil:
+	case file == "" && s.file != "": // what it protected would go without a word
+		err = fmt.Errorf("%s is gone: start the service again to go on without it", s.file)
+	default:
 		err = s.replace(ctx, c, file)
 	}
 	if err != nil {
@@ -137,24 +142,24 @@ func (s *serving) replace(ctx context.Context, c config.Config, file string) err
 	if err := checkStore(c.Store); err != nil {
 		return err
 	}
-	entries, err := entries(ctx, c)
+	entries, err := entries(c)
 	if err != nil {
 		return err
 	}
-	before, store := s.config, s.store
+	before := *s
 	setup, err := s.setup(ctx, c, file)
 	if err != nil {
 		return err
 	}
 	// The last that can fail; it changes the plugins of removals that go on, too.
 	if err := s.registry.Configure(entries); err != nil {
-		s.config, s.store = before, store
+		s.config, s.file, s.store = before.config, before.file, before.store
 		setup.Close()
 		return err
 	}
 	s.daemon.Replace(setup)
 	s.level.Set(logLevel(c.Log.Level))
-	for section, differs := range map[string]bool{"service": before.Service != c.Service, "plugins": before.Plugins != c.Plugins} {
+	for section, differs := range map[string]bool{"service": before.config.Service != c.Service, "plugins": before.config.Plugins != c.Plugins} {
 		if differs {
 			slog.Warn("this section is taken with the next start of the service", "section", section)
 		}

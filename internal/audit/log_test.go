@@ -271,6 +271,42 @@ func TestFullDisk(t *testing.T) {
 	expect(t, path+".1", 0, n)
 }
 
+// appendOnly is FS_APPEND_FL (linux/fs.h).
+const appendOnly = 0x20
+
+// TestAppendOnly: a file with that attribute grows on.
+func TestAppendOnly(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "audit.log")
+	l := open(t, Options{Path: path, MaxSize: 1, Keep: 1})
+	appendAll(t, l, 0, 1)
+	f, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	flags, err := unix.IoctlGetInt(int(f.Fd()), unix.FS_IOC_GETFLAGS)
+	if err == nil {
+		err = unix.IoctlSetPointerInt(int(f.Fd()), unix.FS_IOC_SETFLAGS, flags|appendOnly)
+	}
+	if err != nil {
+		f.Close()
+		t.Skipf("needs root and a file system with the attribute: %v", err)
+	}
+	t.Cleanup(func() {
+		defer f.Close()
+		if err := unix.IoctlSetPointerInt(int(f.Fd()), unix.FS_IOC_SETFLAGS, flags); err != nil {
+			t.Error(err)
+		}
+	})
+	appendAll(t, l, 1, 3)
+	again, err := Open(Options{Path: path, MaxSize: 1, Keep: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer again.Close()
+	appendAll(t, again, 3, 5)
+	expect(t, path, 0, 5)
+}
+
 func fill(t *testing.T, path string) {
 	t.Helper()
 	f, err := os.Create(path)

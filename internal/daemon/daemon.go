@@ -57,7 +57,7 @@ func New(s *Setup, o Options) *Daemon {
 	if d.options.heartbeat == 0 {
 		d.options.heartbeat = heartbeat
 	}
-	d.operations = &operations{logger: d.logger}
+	d.operations = newOperations(d.logger)
 	return d
 }
 

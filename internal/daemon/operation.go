@@ -10,6 +10,8 @@ import (
 	"slices"
 	"sync"
 
+	"golang.org/x/sync/semaphore"
+
 	"github.com/unmoor/unmoor/core"
 	"github.com/unmoor/unmoor/internal/service"
 )
@@ -20,6 +22,8 @@ const (
 	operationsWaiting = 128
 	// operationsOfUser wait or run for one user who is not root.
 	operationsOfUser = 32
+	// resolvesAtOnce is how many callers find out at once what they have asked for.
+	resolvesAtOnce = 8
 )
 
 var (
@@ -48,7 +52,8 @@ type result struct {
 // operations runs tasks. Of two that are the same there is one; two that touch the same run one after the
 // other, in the order in which they came; others run side by side.
 type operations struct {
-	logger *slog.Logger
+	logger    *slog.Logger
+	resolving *semaphore.Weighted
 
 	// mu guards what follows, and the operations' own state where that is said.
 	mu sync.Mutex
@@ -135,11 +140,19 @@ func (t *touches) covers(other *touches) bool {
 	return len(other.targets) > 0 || len(t.targets) == 0
 }
 
+func newOperations(logger *slog.Logger) *operations {
+	return &operations{logger: logger, resolving: semaphore.NewWeighted(resolvesAtOnce)}
+}
+
 // enter begins an operation, or joins the one that does the same. The caller leaves it with leave.
 func (a *operations) enter(ctx context.Context, by caller, t task) (o *operation, joined bool, err error) {
 	var touched *touches
 	if t.resolve != nil {
+		if err := a.resolving.Acquire(ctx, 1); err != nil {
+			return nil, false, err
+		}
 		meaning, err := t.resolve(ctx)
+		a.resolving.Release(1)
 		if err != nil {
 			return nil, false, err
 		}

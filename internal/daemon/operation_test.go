@@ -20,7 +20,7 @@ var root = caller{privileged: true}
 
 func ordinary(uid int) caller { return caller{Peer: wire.Peer{UID: uid}} }
 
-func newOperations() *operations { return &operations{logger: slog.New(slog.DiscardHandler)} }
+func quietOperations() *operations { return newOperations(slog.New(slog.DiscardHandler)) }
 
 // stage is a task that says when it begins and ends when it is told to, or its ctx does.
 type stage struct {
@@ -72,7 +72,7 @@ func granted(o *operation) bool {
 }
 
 func TestSameIsOneOperation(t *testing.T) {
-	a := newOperations()
+	a := quietOperations()
 	s := newStage("remove web", "1", "2")
 	first := enter(t, a, root, s)
 	<-s.begun
@@ -142,7 +142,7 @@ func TestTouches(t *testing.T) {
 }
 
 func TestOverlappingWait(t *testing.T) {
-	a := newOperations()
+	a := quietOperations()
 	one, two, both, far, all := newStage("a", "1"), newStage("b", "2"), newStage("c", "1", "2"), newStage("d", "3"), newStage("repair")
 	o1, o2 := enter(t, a, root, one), enter(t, a, root, two)
 	<-one.begun
@@ -186,7 +186,7 @@ func TestOverlappingWait(t *testing.T) {
 
 // TestNobodyOvertakes: one that waits is not passed for ever by those that overlap with it.
 func TestNobodyOvertakes(t *testing.T) {
-	a := newOperations()
+	a := quietOperations()
 	one, both, two := newStage("a", "1"), newStage("b", "1", "2"), newStage("c", "2")
 	o1 := enter(t, a, root, one)
 	oBoth, o2 := enter(t, a, root, both), enter(t, a, root, two)
@@ -208,7 +208,7 @@ func TestNobodyOvertakes(t *testing.T) {
 
 // TestResolvedAnew: what a name means may have changed while the operation waited.
 func TestResolvedAnew(t *testing.T) {
-	a := newOperations()
+	a := quietOperations()
 	one, two := newStage("a", "1"), newStage("b", "2")
 	o1, o2 := enter(t, a, root, one), enter(t, a, root, two)
 	moved := newStage("c")
@@ -242,7 +242,7 @@ func TestResolvedAnew(t *testing.T) {
 }
 
 func TestLastCallerLeaves(t *testing.T) {
-	a := newOperations()
+	a := quietOperations()
 	s := newStage("a", "1")
 	o := enter(t, a, root, s)
 	<-s.begun
@@ -280,7 +280,7 @@ func TestLastCallerLeaves(t *testing.T) {
 
 // TestFollowEnds: a caller that goes away, or whose answer cannot be written, follows no longer.
 func TestFollowEnds(t *testing.T) {
-	a := newOperations()
+	a := quietOperations()
 	s := newStage("a", "1")
 	o := enter(t, a, root, s)
 	<-s.begun
@@ -299,7 +299,7 @@ func TestFollowEnds(t *testing.T) {
 }
 
 func TestStop(t *testing.T) {
-	a := newOperations()
+	a := quietOperations()
 	s := newStage("a", "1")
 	o := enter(t, a, root, s)
 	<-s.begun
@@ -318,7 +318,7 @@ func TestStop(t *testing.T) {
 }
 
 func TestStopWaitsNoLongerThanItsContext(t *testing.T) {
-	a := newOperations()
+	a := quietOperations()
 	release := make(chan struct{})
 	begun := make(chan struct{})
 	o, _, err := a.enter(t.Context(), root, task{key: "deaf", run: func(context.Context, *operation) (result, error) {
@@ -343,7 +343,7 @@ func TestStopWaitsNoLongerThanItsContext(t *testing.T) {
 }
 
 func TestBounds(t *testing.T) {
-	a := newOperations()
+	a := quietOperations()
 	release := make(chan struct{})
 	var all []*operation
 	blocked := func(i int) task {
@@ -385,7 +385,7 @@ func TestBounds(t *testing.T) {
 
 // TestBrokenTask: a panic costs its operation, not the process.
 func TestBrokenTask(t *testing.T) {
-	a := newOperations()
+	a := quietOperations()
 	o, _, err := a.enter(t.Context(), root, task{key: "x", run: func(context.Context, *operation) (result, error) { panic("at the disco") }})
 	if err != nil {
 		t.Fatal(err)
@@ -403,7 +403,7 @@ func TestBrokenTask(t *testing.T) {
 
 // TestManyAtOnce: whatever comes and goes, two that touch the same never run at once, and all end.
 func TestManyAtOnce(t *testing.T) {
-	a := newOperations()
+	a := quietOperations()
 	var mu sync.Mutex
 	busy := make(map[string]bool)
 	var wg sync.WaitGroup

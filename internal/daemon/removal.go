@@ -207,6 +207,8 @@ func (h *handlers) written(call *call, o *operation, r *requestRecord, do func()
 			end.Error = "ended before its time: " + why.Error()
 		}
 	}
+	h.logger.Info("an operation has ended", "method", call.method, "operation", o.id, "uid", call.UID, "pid", call.PID,
+		"milliseconds", end.Milliseconds, "error", end.Error)
 	if err := h.audit(call.setup, end); err != nil && out.outcome != nil {
 		out.outcome.Problems = append(out.outcome.Problems, fmt.Errorf("the removal was carried out, and is not in the audit log: %w", err))
 	}

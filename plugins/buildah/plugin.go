@@ -47,12 +47,12 @@ func New(o Options) *Plugin {
 	return p
 }
 
-// hints are what Buildah's containers look like in a store: they have a buildah.json, and no metadata
+// Hints are what Buildah's containers look like in a store: they have a buildah.json, and no metadata
 // from the first moment, before that is written.
-func hints() []core.ClaimHint { return []core.ClaimHint{{File: stateFile}, {NoMetadata: true}} }
+func Hints() []core.ClaimHint { return []core.ClaimHint{{File: stateFile}, {NoMetadata: true}} }
 
 // Describe says how Buildah's containers look in a store. The version is left out, since no buildah
 // is asked.
 func (p *Plugin) Describe(context.Context) (core.Description, error) {
-	return core.Description{Name: Name, Engine: "Buildah", Hints: hints()}, nil
+	return core.Description{Name: Name, Engine: "Buildah", Hints: Hints()}, nil
 }

@@ -28,6 +28,8 @@ func (p *Plugin) Remove(ctx context.Context, store core.StoreInfo, handles []cor
 		switch {
 		case err != nil:
 			outcomes[i].Err = fmt.Errorf("look at container %s: %w", h.Container.ID.Short(), err)
+		case !claimed(h):
+			outcomes[i].Err = errNotOurs
 		case absent(h.Container):
 		case verdicts[i].claim.Ownership != core.OwnershipMine:
 			outcomes[i].Err = fmt.Errorf("container %s is not Buildah's any more: %w", h.Container.ID.Short(), core.ErrNotOwner)

@@ -34,6 +34,10 @@ func (p *Plugin) Stop(ctx context.Context, store core.StoreInfo, handles []core.
 	w.last = w.politely.Add(p.settle)
 	for i, c := range containers {
 		outcomes[i].Container = c.ID
+		if !claimed(handles[i]) {
+			outcomes[i].Err = errNotOurs
+			continue
+		}
 		w.open = append(w.open, i)
 	}
 	for len(w.open) > 0 {

@@ -939,7 +939,8 @@ type Report (
   # Images that the container mounts besides its own
   imageVolumes: ?[]string,
   labels: ?[string]string,
-  # Opaque; handed back to Stop and Remove, which refuse it once the state has changed
+  # Opaque; handed back to Stop, and after that to Remove, which refuse it once the container is another
+  # one, because somebody else has started it anew, say. A Stop of the plugin's own does not change it
   revision: ?string,
   evidence: []Evidence
 )

@@ -1621,7 +1621,8 @@ func (m ListPlugins_methods) Upgrade(ctx context.Context, c *varlink.Connection)
 	}, nil
 }
 
-// Registers a plugin's socket until it goes away, is unregistered, or the daemon stops.
+// Registers a plugin's socket, unix:/path, until it is unregistered: it is known after a restart too. One
+// that is known already is asked anew at once, also where it is in quarantine.
 type RegisterPlugin_methods struct{}
 
 func RegisterPlugin() RegisterPlugin_methods { return RegisterPlugin_methods{} }
@@ -1681,6 +1682,8 @@ func (m RegisterPlugin_methods) Upgrade(ctx context.Context, c *varlink.Connecti
 	}, nil
 }
 
+// Forgets a plugin that was registered, or whose socket or configuration is gone, and what its containers
+// look like: they are no longer kept for it.
 type UnregisterPlugin_methods struct{}
 
 func UnregisterPlugin() UnregisterPlugin_methods { return UnregisterPlugin_methods{} }
@@ -2205,11 +2208,14 @@ func (s *VarlinkInterface) ListPlugins(ctx context.Context, c VarlinkCall) error
 	return c.ReplyMethodNotImplemented(ctx, "io.unmoor.Removal.ListPlugins")
 }
 
-// Registers a plugin's socket until it goes away, is unregistered, or the daemon stops.
+// Registers a plugin's socket, unix:/path, until it is unregistered: it is known after a restart too. One
+// that is known already is asked anew at once, also where it is in quarantine.
 func (s *VarlinkInterface) RegisterPlugin(ctx context.Context, c VarlinkCall, address_ string) error {
 	return c.ReplyMethodNotImplemented(ctx, "io.unmoor.Removal.RegisterPlugin")
 }
 
+// Forgets a plugin that was registered, or whose socket or configuration is gone, and what its containers
+// look like: they are no longer kept for it.
 func (s *VarlinkInterface) UnregisterPlugin(ctx context.Context, c VarlinkCall, name_ string) error {
 	return c.ReplyMethodNotImplemented(ctx, "io.unmoor.Removal.UnregisterPlugin")
 }
@@ -2865,9 +2871,12 @@ method Import(
 
 method ListPlugins() -> (plugins: []Plugin)
 
-# Registers a plugin's socket until it goes away, is unregistered, or the daemon stops.
+# Registers a plugin's socket, unix:/path, until it is unregistered: it is known after a restart too. One
+# that is known already is asked anew at once, also where it is in quarantine.
 method RegisterPlugin(address: string) -> (plugin: Plugin)
 
+# Forgets a plugin that was registered, or whose socket or configuration is gone, and what its containers
+# look like: they are no longer kept for it.
 method UnregisterPlugin(name: string) -> ()
 
 # Needs more. First a reply for each event of the past that was asked for, then ready; from then on a
