@@ -132,8 +132,12 @@ func TestFailedLoadKeepsWhatIsNotItsOwn(t *testing.T) {
 func TestLoadsAtOnce(t *testing.T) {
 	l := newLoader(t, "overlay")
 	path := fileWith(t, "a.tar", tarOf(t, dockerArchive(small(t, "one:1"))...))
+	here := 4
+	if raceDetector {
+		here = 1 // as with TestDeletesOfOneStore
+	}
 	var wait sync.WaitGroup
-	for range 4 {
+	for range here {
 		wait.Go(func() {
 			if _, err := l.Fixture.Open().Load(t.Context(), l.request(path)); err != nil {
 				t.Error(err)

@@ -1,6 +1,7 @@
 package cstore
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -151,22 +152,25 @@ func (c *copying) vet(ctx context.Context, ref types.ImageReference, whole bool,
 	vets, ctx := errgroup.WithContext(ctx)
 	vets.SetLimit(runtime.GOMAXPROCS(0))
 	for _, layer := range layers {
-		if c.vetted[layer.Digest] {
+		has := c.vetted[layer.Digest]
+		if !has {
+			has, err = c.store.hasContent(ctx, layer.Digest)
+		}
+		if err != nil {
+			break
+		}
+		if has {
 			continue
 		}
 		c.vetted[layer.Digest] = true
 		vets.Go(func() error {
-			has, err := c.store.hasContent(ctx, layer.Digest)
-			if err == nil && !has {
-				err = vetBlob(ctx, source, layer, whole, left)
-			}
-			if err != nil {
+			if err := vetBlob(ctx, source, layer, whole, left); err != nil {
 				return fmt.Errorf("layer %s: %w", layer.Digest, err)
 			}
 			return nil
 		})
 	}
-	if err := vets.Wait(); err != nil {
+	if err := cmp.Or(vets.Wait(), err); err != nil {
 		clear(c.vetted) // another format may lead to the same layers
 		return "", err
 	}

@@ -372,10 +372,20 @@ func (f *fakeService) Build(ctx context.Context, r core.BuildRequest, output fun
 	return f.build(ctx, r, output)
 }
 
+// onLoad is what Load does from now on.
+func (f *fakeService) onLoad(load func(context.Context, core.LoadRequest) ([]core.LoadedImage, error)) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.load = load
+}
+
 // Load reads what it is given, and makes an image of the name that this is.
 func (f *fakeService) Load(ctx context.Context, r core.LoadRequest) ([]core.LoadedImage, error) {
-	if f.load != nil {
-		return f.load(ctx, r)
+	f.mu.Lock()
+	load := f.load
+	f.mu.Unlock()
+	if load != nil {
+		return load(ctx, r)
 	}
 	text, err := readSource(r.Source)
 	if err != nil {

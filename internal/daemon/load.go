@@ -153,19 +153,23 @@ func (h *handlers) copying(ctx context.Context, cancel context.CancelFunc, c rem
 		defer close(done)
 		images, err = i.run(ctx, callOf(ctx).setup.Service)
 	}()
+	tell := func(p core.CopyProgress) {
+		w := transcribe.FromCopyProgress(p)
+		if c.WantsMore() && i.progress(c, id, &w) != nil {
+			cancel() // nobody is there
+		}
+	}
 	for {
 		select {
-		case <-done:
-			return images, err
 		case p := <-reports:
-			if !c.WantsMore() {
-				continue
-			}
-			w := transcribe.FromCopyProgress(p)
-			if i.progress(c, id, &w) != nil {
-				cancel() // nobody is there
-			}
+			tell(p)
+			continue
+		case <-done:
 		}
+		for len(reports) > 0 && ctx.Err() == nil {
+			tell(<-reports)
+		}
+		return images, err
 	}
 }
 

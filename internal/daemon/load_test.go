@@ -35,6 +35,16 @@ func (s *scene) with(c *wire.Conn, method string, in any, files ...*os.File) (an
 	return answers, failed, parameters
 }
 
+// asking has a descriptor loaded, until the connection is closed. The result is closed then.
+func (s *scene) asking(c *wire.Conn, file *os.File) <-chan struct{} {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_ = c.StreamWith(s.Context(), methodPrefix+"Load", object{"fileDescriptor": 0}, []*os.File{file}, nil) // it is closed
+	}()
+	return done
+}
+
 // opened is a file with contents, opened.
 func opened(t *testing.T, content string, flags int) *os.File {
 	t.Helper()
@@ -193,7 +203,7 @@ func TestLoadErrors(t *testing.T) {
 		"no store":      {nil, core.ErrStoreUnavailable, "StoreUnavailable", "reason"},
 		"anything else": {nil, errors.New("no"), "OperationFailed", "reason"},
 	} {
-		f.load = func(context.Context, core.LoadRequest) ([]core.LoadedImage, error) { return tt.images, tt.err }
+		f.onLoad(func(context.Context, core.LoadRequest) ([]core.LoadedImage, error) { return tt.images, tt.err })
 		_, failed, parameters := s.with(s.dial(), "Load", object{"fileDescriptor": 0}, opened(t, "", os.O_RDONLY))
 		if failed != tt.want || parameters[tt.key] == nil {
 			t.Errorf("%s: %s %v", name, failed, parameters)
@@ -206,16 +216,17 @@ func TestLoadEnds(t *testing.T) {
 	f := newFakeService(0)
 	s := serve(t, f, Options{})
 	begun, ended := make(chan struct{}), make(chan error)
-	f.load = func(ctx context.Context, _ core.LoadRequest) ([]core.LoadedImage, error) {
+	f.onLoad(func(ctx context.Context, _ core.LoadRequest) ([]core.LoadedImage, error) {
 		begun <- struct{}{}
 		<-ctx.Done()
 		ended <- context.Cause(ctx)
 		return nil, ctx.Err()
-	}
+	})
 	c := s.dial()
-	go c.StreamWith(t.Context(), methodPrefix+"Load", object{"fileDescriptor": 0}, []*os.File{opened(t, "", os.O_RDONLY)}, nil) //nolint:errcheck // it is closed
+	asked := s.asking(c, opened(t, "", os.O_RDONLY))
 	<-begun
 	c.Close()
+	<-asked
 	if err := <-ended; err == nil {
 		t.Error("it was not cancelled")
 	}
@@ -242,7 +253,7 @@ func TestLoadOfSilentPipe(t *testing.T) {
 	f := newFakeService(0)
 	s := serve(t, f, Options{})
 	begun, ended := make(chan struct{}), make(chan error)
-	f.load = func(ctx context.Context, r core.LoadRequest) ([]core.LoadedImage, error) {
+	f.onLoad(func(ctx context.Context, r core.LoadRequest) ([]core.LoadedImage, error) {
 		d, ok := r.Source.Stream.(interface{ SetReadDeadline(time.Time) error })
 		if !ok {
 			return nil, errors.New("the stream takes no deadline")
@@ -253,7 +264,7 @@ func TestLoadOfSilentPipe(t *testing.T) {
 		_, err := r.Source.Stream.Read(make([]byte, 1))
 		ended <- err
 		return nil, err
-	}
+	})
 	for _, kind := range []string{"pipe", "socket"} {
 		var pair [2]int
 		var err error
@@ -267,9 +278,10 @@ func TestLoadOfSilentPipe(t *testing.T) {
 		}
 		r := os.NewFile(uintptr(pair[0]), kind)
 		c := s.dial()
-		go c.StreamWith(t.Context(), methodPrefix+"Load", object{"fileDescriptor": 0}, []*os.File{r}, nil) //nolint:errcheck // it is closed
+		asked := s.asking(c, r)
 		<-begun
 		c.Close()
+		<-asked
 		if err := <-ended; !errors.Is(err, os.ErrDeadlineExceeded) {
 			t.Errorf("%s: %v", kind, err)
 		}
@@ -283,13 +295,13 @@ func TestLoadIsNotHeldUp(t *testing.T) {
 	f := newFakeService(0)
 	s := serve(t, f, Options{})
 	done := make(chan struct{})
-	f.load = func(_ context.Context, r core.LoadRequest) ([]core.LoadedImage, error) {
+	f.onLoad(func(_ context.Context, r core.LoadRequest) ([]core.LoadedImage, error) {
 		defer close(done)
 		for range 100_000 {
 			r.Copy.Progress(core.CopyProgress{Digest: strings.Repeat("x", 100)})
 		}
 		return nil, nil
-	}
+	})
 	conn := s.rawDial()
 	file := opened(t, "", os.O_RDONLY)
 	_, _, err := conn.(*net.UnixConn).WriteMsgUnix([]byte(`{"method":"`+methodPrefix+`Load","more":true,"parameters":{"fileDescriptor":0}}`+"\x00"),

@@ -1,4 +1,4 @@
-package fetch_test
+package fetch
 
 import (
 	"context"
@@ -9,8 +9,6 @@ import (
 	"strings"
 	"testing"
 	"time"
-
-	"github.com/unmoor/unmoor/internal/fetch"
 )
 
 func TestFetch(t *testing.T) {
@@ -60,23 +58,23 @@ func TestFetch(t *testing.T) {
 	address := func(path string) string { return strings.Replace(server.URL, "://", "://user:secret@", 1) + path }
 	for _, test := range []struct {
 		path    string
-		options fetch.Options
+		options Options
 		// want is the content, wrong a part of the error.
 		want, wrong string
 	}{
-		{"/root.tar", fetch.Options{}, "content", ""},
-		{"/root.tar", fetch.Options{Limit: 7, Timeout: time.Minute}, "content", ""},
-		{"/moved", fetch.Options{}, "content", ""},
-		{"/root.tar", fetch.Options{Limit: 6}, "", "it has 7 bytes, and may have 6"},
-		{"/chunks", fetch.Options{Limit: 21}, "contentcontentcontent", ""},
-		{"/chunks", fetch.Options{Limit: 20}, "", "it has more than the 20 bytes that it may have"},
-		{"/loop", fetch.Options{}, "", "it leads on and on: 10 redirects"},
-		{"/file", fetch.Options{}, "", "it leads to file:///etc/passwd, which is no web address"},
-		{"/gone", fetch.Options{}, "", "the server answered 404 Not Found"},
-		{"/partial", fetch.Options{}, "", "the server answered 206"},
-		{"/short", fetch.Options{}, "", "unexpected EOF"},
-		{"/slow", fetch.Options{Timeout: 50 * time.Millisecond}, "", "it took longer than 50ms"},
-		{"/silent", fetch.Options{Timeout: 50 * time.Millisecond}, "", "it took longer than 50ms"},
+		{"/root.tar", Options{}, "content", ""},
+		{"/root.tar", Options{Limit: 7, Timeout: time.Minute}, "content", ""},
+		{"/moved", Options{}, "content", ""},
+		{"/root.tar", Options{Limit: 6}, "", "it has 7 bytes, and may have 6"},
+		{"/chunks", Options{Limit: 21}, "contentcontentcontent", ""},
+		{"/chunks", Options{Limit: 20}, "", "it has more than the 20 bytes that it may have"},
+		{"/loop", Options{}, "", "it leads on and on: 10 redirects"},
+		{"/file", Options{}, "", "it leads to file:///etc/passwd, which is no web address"},
+		{"/gone", Options{}, "", "the server answered 404 Not Found"},
+		{"/partial", Options{}, "", "the server answered 206"},
+		{"/short", Options{}, "", "unexpected EOF"},
+		{"/slow", Options{Timeout: 50 * time.Millisecond}, "", "it took longer than 50ms"},
+		{"/silent", Options{Timeout: 50 * time.Millisecond}, "", "it took longer than 50ms"},
 	} {
 		got, err := read(t.Context(), address(test.path), test.options)
 		if test.wrong == "" && (err != nil || got != test.want) {
@@ -91,14 +89,14 @@ func TestFetch(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	time.AfterFunc(20*time.Millisecond, cancel)
-	if _, err := read(ctx, address("/slow"), fetch.Options{}); !errors.Is(err, context.Canceled) {
+	if _, err := read(ctx, address("/slow"), Options{}); !errors.Is(err, context.Canceled) {
 		t.Errorf("cancelled: %v", err)
 	}
 }
 
-func read(ctx context.Context, address string, o fetch.Options) (string, error) {
+func read(ctx context.Context, address string, o Options) (string, error) {
 	var got strings.Builder
-	err := fetch.Copy(ctx, &got, address, o)
+	err := Copy(ctx, &got, address, o)
 	return got.String(), err
 }
 
@@ -109,10 +107,10 @@ func TestFetchKeepsToTLS(t *testing.T) {
 		http.Redirect(w, r, plain.URL, http.StatusFound)
 	}))
 	t.Cleanup(server.Close)
-	if _, err := read(t.Context(), server.URL, fetch.Options{Transport: server.Client().Transport}); err == nil || !strings.Contains(err.Error(), "it leads from https to") {
+	if _, err := read(t.Context(), server.URL, Options{Transport: server.Client().Transport}); err == nil || !strings.Contains(err.Error(), "it leads from https to") {
 		t.Errorf("from https to http: %v", err)
 	}
-	if _, err := read(t.Context(), server.URL, fetch.Options{}); err == nil || !strings.Contains(err.Error(), "certificate") {
+	if _, err := read(t.Context(), server.URL, Options{}); err == nil || !strings.Contains(err.Error(), "certificate") {
 		t.Errorf("a certificate of nobody's: %v", err)
 	}
 }
@@ -122,10 +120,10 @@ func TestIsAddress(t *testing.T) {
 		"http://example.com/a.tar": true, "https://example.com": true, "HTTPS://example.com/": true,
 		"file:///etc/passwd": false, "http:": false, "/a/b": false, "a.tar": false, "ftp://example.com/a": false, "": false, "-": false, "http:/a": false, "::": false,
 	} {
-		if got := fetch.IsAddress(text); got != want {
+		if got := IsAddress(text); got != want {
 			t.Errorf("%q: %v", text, got)
 		}
-		if _, err := read(t.Context(), text, fetch.Options{Timeout: time.Nanosecond}); err == nil {
+		if _, err := read(t.Context(), text, Options{Timeout: time.Nanosecond}); err == nil {
 			t.Errorf("%q was fetched", text)
 		}
 	}
