@@ -176,7 +176,7 @@ func TestBuildByVarlink(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if text := string(log); !strings.Contains(text, `"method":"Build"`) || !strings.Contains(text, `"built":"`+id) || strings.Contains(text, "secret") {
+		if text := string(log); !strings.Contains(text, `"method":"Build"`) || !strings.Contains(text, `"verb":"build","image":"`+id) || strings.Contains(text, "secret") {
 			t.Errorf("the audit log:\n%s", text)
 		}
 	})
