@@ -13,7 +13,7 @@ GOTESTSUM := $(UNMOOR_CACHE)/bin/gotestsum-v1.13.0
 TEST := GO='$(GO)' scripts/gotest $(GOTESTSUM)
 
 BUILD := $(GO) build -trimpath -ldflags '-s -w -X main.version=$(VERSION)'
-UNIT := ./core/... ./hooks/... ./plugins/... ./internal/... ./cmd/...
+UNIT := ./core/... ./hooks/... ./plugins/... ./internal/... ./cmd/... ./packaging/...
 
 # `make -j` runs nothing side by side: setup comes before the tests, and those measure time and look
 # at all processes of the machine.
@@ -108,11 +108,57 @@ check:
 	$(GO) mod tidy -diff
 	$(GO) mod verify
 
+# The manual: of the commands what --help says, of the configuration config.toml itself.
+.PHONY: man
+man: bin/unmoor
+	rm -rf bin/man && mkdir -p bin/man/man1 bin/man/man5
+	bin/unmoor man bin/man/man1
+	@# Nothing of it means anything to troff.
+	{ cat docs/man/unmoor-config.5; sed -e 's/\\/\\e/g' -e 's/-/\\-/g' -e "s/^[.']/\\\\\&&/" config.toml; echo .fi; } >bin/man/man5/unmoor-config.5
+
+.PHONY: completions
+completions: bin/unmoor
+	mkdir -p bin/completions
+	for shell in bash zsh fish; do bin/unmoor completion $$shell >bin/completions/$$shell || exit; done
+
+# Where `make install` puts things; systemd, man, bash and fish look below /usr/local too. The units name
+# the binary where it is installed, and the configuration is always /etc/unmoor/config.toml: one that is
+# there is kept.
 PREFIX ?= /usr/local
+BINDIR = $(DESTDIR)$(PREFIX)/bin
+UNITDIR = $(DESTDIR)$(PREFIX)/lib/systemd/system
+USERUNITDIR = $(DESTDIR)$(PREFIX)/lib/systemd/user
+TMPFILESDIR = $(DESTDIR)$(PREFIX)/lib/tmpfiles.d
+MANDIR = $(DESTDIR)$(PREFIX)/share/man
+VARLINKDIR = $(DESTDIR)$(PREFIX)/share/unmoor
+BASHDIR = $(DESTDIR)$(PREFIX)/share/bash-completion/completions
+ZSHDIR = $(DESTDIR)$(PREFIX)/share/zsh/site-functions
+FISHDIR = $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d
+UNITS = $(notdir $(wildcard packaging/systemd/*.socket packaging/systemd/*.service packaging/systemd/*.timer))
+USERUNITS = $(notdir $(wildcard packaging/systemd/user/*))
+
 .PHONY: install
-install: bin/unmoor
-	install -D -m 0755 bin/unmoor $(DESTDIR)$(PREFIX)/bin/unmoor
-	install -D -m 0644 config.toml $(DESTDIR)/etc/unmoor/config.toml
+install: bin/unmoor man completions
+	install -D -m 0755 -t $(BINDIR) bin/unmoor
+	install -D -m 0644 -t $(UNITDIR) $(addprefix packaging/systemd/,$(UNITS))
+	install -D -m 0644 -t $(USERUNITDIR) $(addprefix packaging/systemd/user/,$(USERUNITS))
+	sed -i 's|/usr/bin/unmoor|$(PREFIX)/bin/unmoor|' $(addprefix $(UNITDIR)/,$(UNITS)) $(addprefix $(USERUNITDIR)/,$(USERUNITS))
+	install -D -m 0644 -t $(TMPFILESDIR) packaging/systemd/unmoor.conf
+	install -D -m 0644 -t $(VARLINKDIR) varlink/*.varlink
+	install -D -m 0644 -t $(MANDIR)/man1 bin/man/man1/*
+	install -D -m 0644 -t $(MANDIR)/man5 bin/man/man5/*
+	install -D -m 0644 bin/completions/bash $(BASHDIR)/unmoor
+	install -D -m 0644 bin/completions/zsh $(ZSHDIR)/_unmoor
+	install -D -m 0644 bin/completions/fish $(FISHDIR)/unmoor.fish
+	[ -e $(DESTDIR)/etc/unmoor/config.toml ] || install -D -m 0644 -t $(DESTDIR)/etc/unmoor config.toml
+
+# All that install puts there but the configuration.
+.PHONY: uninstall
+uninstall:
+	rm -f $(BINDIR)/unmoor $(addprefix $(UNITDIR)/,$(UNITS)) $(addprefix $(USERUNITDIR)/,$(USERUNITS))
+	rm -f $(TMPFILESDIR)/unmoor.conf $(MANDIR)/man1/unmoor.1 $(MANDIR)/man1/unmoor-*.1 $(MANDIR)/man5/unmoor-config.5
+	rm -f $(BASHDIR)/unmoor $(ZSHDIR)/_unmoor $(FISHDIR)/unmoor.fish
+	rm -rf $(VARLINKDIR)
 
 .PHONY: clean
 clean:

@@ -19,8 +19,8 @@ type Claim struct {
 	// Labels are the container's, as the engine shows them; those of its image or its pod are among
 	// them where the engine passes them on.
 	Labels map[string]string `json:"labels,omitempty"`
-	// Revision is opaque; handed back to the engine's stop and remove, which refuse it once the
-	// state has changed.
+	// Revision is opaque; handed back to the engine's stop, and after that to its remove, which refuse it
+	// once the container is another one, because somebody else has started it anew, say.
 	Revision string     `json:"revision,omitempty"`
 	Evidence []Evidence `json:"evidence,omitempty"`
 }
@@ -66,8 +66,11 @@ type ClaimHint struct {
 
 // Description is what a plugin says of itself.
 type Description struct {
-	// Name is the plugin's, such as podman; EngineVersion may be empty.
-	Name          string
+	// Name is the plugin's, such as crio.
+	Name string
+	// Engine is what the engine's users call it, such as CRI-O; empty is Name. EngineVersion may be
+	// empty.
+	Engine        string
 	EngineVersion string
 	Hints         []ClaimHint
 }

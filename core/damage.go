@@ -28,12 +28,14 @@ const (
 	DamageMountCount Damage = "stale_mount_count"
 	// DamageDeletion: an earlier process died in the deletion of an image.
 	DamageDeletion Damage = "interrupted_deletion"
+	// DamageLoad: an earlier process died while it put images into the store.
+	DamageLoad Damage = "interrupted_load"
 )
 
 // damages lists the kinds, worst first.
 var damages = []Damage{
 	DamageWreck, DamageLostStorage, DamageLostRecord, DamageLostLayer, DamageStrayMount,
-	DamageStrayDirectory, DamageUnreferencedLayer, DamageMountCount, DamageDeletion,
+	DamageStrayDirectory, DamageUnreferencedLayer, DamageMountCount, DamageDeletion, DamageLoad,
 }
 
 // Finding is one thing that is wrong.
@@ -99,7 +101,8 @@ type Litter struct {
 	Homes []string
 	// Recorded are the layers that the store has, read-only ones too.
 	Recorded map[LayerID]bool
-	// Unreferenced are recorded layers that no image and no container refers to, children before parents.
+	// Unreferenced are recorded layers that no image and no container refers to, children before parents;
+	// without those of a load.
 	Unreferenced []LitterLayer
 	// Unrecorded are layers' directories without a record.
 	Unrecorded []LitterLayer
@@ -107,6 +110,16 @@ type Litter struct {
 	Directories []LitterDirectory
 	// Deletions are images whose deletion was interrupted.
 	Deletions []ImageID
+	// Load is what a load that was interrupted has left; nil where there is none.
+	Load *LitterLoad
+}
+
+// LitterLoad is what lies about of a load of images whose process died.
+type LitterLoad struct {
+	// Directory held its temporary files.
+	Directory string
+	// Layers are those that it made and that nothing refers to.
+	Layers []LayerID
 }
 
 // LitterLayer is a layer that belongs to nothing.

@@ -23,13 +23,7 @@ type Facts struct {
 // The images of the request are decided one after the other, each as if the unblocked ones before
 // it were gone already.
 func Decide(facts Facts, request Request) *Plan {
-	d := &decision{
-		facts: facts, request: request,
-		goneImages:     make(map[ImageID]bool),
-		goneNames:      make(map[string]bool),
-		goneContainers: make(map[ContainerID]bool),
-		involved:       make(map[ContainerID]bool),
-	}
+	d := newDecision(facts, request)
 	plan := &Plan{Force: request.Force, request: request, facts: facts}
 	for _, t := range request.Images {
 		plan.Removals = append(plan.Removals, d.image(t))
@@ -46,11 +40,22 @@ func Decide(facts Facts, request Request) *Plan {
 type decision struct {
 	facts   Facts
 	request Request
+	index   *index
 
 	goneImages     map[ImageID]bool
 	goneNames      map[string]bool
 	goneContainers map[ContainerID]bool
 	involved       map[ContainerID]bool
+}
+
+func newDecision(facts Facts, request Request) *decision {
+	return &decision{
+		facts: facts, request: request, index: newIndex(facts.Snapshot, facts.Holdings),
+		goneImages:     make(map[ImageID]bool),
+		goneNames:      make(map[string]bool),
+		goneContainers: make(map[ContainerID]bool),
+		involved:       make(map[ContainerID]bool),
+	}
 }
 
 func (d *decision) holding(id ContainerID) Holding { return d.facts.Holdings[id] }
@@ -60,7 +65,7 @@ func (d *decision) observation(l Layer) Observation { return d.facts.Observation
 // image decides about one image.
 func (d *decision) image(t ImageTarget) Removal {
 	r := Removal{Image: t.ID, Reference: t.Reference}
-	image, ok := d.facts.Snapshot.Image(t.ID)
+	image, ok := d.index.image(t.ID)
 	if !ok || d.goneImages[t.ID] {
 		r.Notes = append(r.Notes, "already removed by this request")
 		return r
@@ -115,7 +120,7 @@ func (d *decision) image(t ImageTarget) Removal {
 		block(Blocker{Reason: ReasonChildImage, Detail: d.builtOn(children),
 			Advice: "remove the images that are built on it first"})
 	}
-	if lists := d.alive(d.facts.Snapshot.ListsWith(image.ID)); len(lists) > 0 {
+	if lists := d.alive(d.index.lists[image.ID]); len(lists) > 0 {
 		block(Blocker{Reason: ReasonInManifest, LiftedBy: ForceIdle,
 			Detail: "the manifest list " + d.imageName(lists[0]) + " holds it"})
 	}
@@ -142,7 +147,7 @@ func (d *decision) image(t ImageTarget) Removal {
 // force.
 func (d *decision) container(id ContainerID) Removal {
 	r := Removal{Container: id, Reference: string(id)}
-	c, ok := d.facts.Snapshot.Container(id)
+	c, ok := d.index.container(id)
 	if !ok || d.goneContainers[id] {
 		r.Notes = append(r.Notes, "already removed by this request")
 		return r
@@ -229,11 +234,8 @@ func hasMount(o Observation) bool {
 // as a volume, and what these take along.
 func (d *decision) containersOf(image ImageID) []Container {
 	var of []Container
-	for _, c := range d.facts.Snapshot.Containers {
-		if d.goneContainers[c.ID] {
-			continue
-		}
-		if c.ImageID == image || slices.Contains(d.holding(c.ID).Claim.ImageVolumes, image) {
+	for _, c := range d.index.standing[image] {
+		if !d.goneContainers[c.ID] {
 			of = append(of, c)
 		}
 	}
@@ -248,7 +250,7 @@ func (d *decision) closure(containers []Container) []Container {
 	}
 	for i := 0; i < len(containers); i++ {
 		for _, id := range d.holding(containers[i].ID).Claim.TakesAlong {
-			c, ok := d.facts.Snapshot.Container(id)
+			c, ok := d.index.container(id)
 			if ok && !seen[id] && !d.goneContainers[id] {
 				seen[id] = true
 				containers = append(containers, c)
@@ -304,9 +306,9 @@ func (d *decision) silent(containers []Container) []Blocker {
 	}
 	var b Blocker
 	n := 0
-	for _, c := range d.facts.Snapshot.Containers {
+	for _, c := range d.index.doubtful {
 		h := d.holding(c.ID)
-		if asked[c.ID] || d.goneContainers[c.ID] || h.Kind == Owned || h.Kind == Unowned {
+		if asked[c.ID] || d.goneContainers[c.ID] {
 			continue
 		}
 		if n++; n == 1 {
@@ -336,10 +338,10 @@ func (d *decision) take(image Image, containers []Container) {
 func (d *decision) prune(image Image) []Action {
 	var pruned []Action
 	for image.Parent != "" {
-		parent, ok := d.facts.Snapshot.Image(image.Parent)
+		parent, ok := d.index.image(image.Parent)
 		if !ok || d.goneImages[parent.ID] || parent.ReadOnly || len(d.names(parent)) > 0 ||
 			len(d.children(parent.ID)) > 0 || len(d.containersOf(parent.ID)) > 0 ||
-			len(d.alive(d.facts.Snapshot.ListsWith(parent.ID))) > 0 ||
+			len(d.alive(d.index.lists[parent.ID])) > 0 ||
 			len(d.mounted(parent, nil)) > 0 || len(d.silent(nil)) > 0 || len(d.shields(parent)) > 0 {
 			return pruned
 		}
@@ -360,10 +362,16 @@ func (d *decision) names(image Image) []string {
 	return names
 }
 
-func (d *decision) children(id ImageID) []ImageID { return d.alive(d.facts.Snapshot.Children(id)) }
+func (d *decision) children(id ImageID) []ImageID { return d.alive(d.index.children[id]) }
 
 func (d *decision) alive(ids []ImageID) []ImageID {
-	return slices.DeleteFunc(ids, func(id ImageID) bool { return d.goneImages[id] })
+	var alive []ImageID
+	for _, id := range ids {
+		if !d.goneImages[id] {
+			alive = append(alive, id)
+		}
+	}
+	return alive
 }
 
 func (d *decision) builtOn(children []ImageID) string {
@@ -374,7 +382,7 @@ func (d *decision) builtOn(children []ImageID) string {
 }
 
 func (d *decision) imageName(id ImageID) string {
-	image, _ := d.facts.Snapshot.Image(id)
+	image, _ := d.index.image(id)
 	return label(first(image.Names), string(id))
 }
 
@@ -436,7 +444,7 @@ func (d *decision) revision(plan *Plan) string {
 		Facts []fact
 	}{Force: plan.Force}
 	for _, r := range plan.Removals {
-		image, _ := d.facts.Snapshot.Image(r.Image)
+		image, _ := d.index.image(r.Image)
 		r.Blockers = slices.Clone(r.Blockers)
 		for i := range r.Blockers {
 			// Times differ, and so does the number of processes.
@@ -451,7 +459,7 @@ func (d *decision) revision(plan *Plan) string {
 		state.Steps = append(state.Steps, s)
 	}
 	for id := range d.involved {
-		c, _ := d.facts.Snapshot.Container(id)
+		c, _ := d.index.container(id)
 		h, o := d.holding(id), d.observation(c.Layer)
 		f := fact{ID: id, Holding: h.Kind, Owners: h.Owners, State: h.Claim.State, Use: h.Claim.Use,
 			Revision: h.Claim.Revision, Seen: o.Use}

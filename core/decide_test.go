@@ -277,57 +277,8 @@ func TestDecideKeeps(t *testing.T) {
 func checkDecideKeeps(t *testing.T, seed uint64) {
 	r := rand.New(rand.NewPCG(seed, 1))
 	pick := func(n int) int { return r.IntN(n) }
-	snapshot := &Snapshot{}
-	facts := Facts{Snapshot: snapshot, Holdings: map[ContainerID]Holding{}, Observations: map[LayerID]Observation{},
-		Pins: map[ImageID]Pin{}}
-	if pick(3) == 0 {
-		facts.Protection = Protection{Images: []string{"n1"}, Containers: []string{"keep*"}, Labels: []string{"keep=yes"}}
-	}
-	label := func() map[string]string {
-		return []map[string]string{nil, nil, nil, {"keep": "yes"}, {"keep": "no"}}[pick(5)]
-	}
-	for i := range 1 + pick(3) {
-		image := Image{ID: ImageID(fmt.Sprint("i", i)), Layer: Layer{ID: LayerID(fmt.Sprint("il", i))}}
-		if pick(3) > 0 {
-			image.Names = []string{fmt.Sprint("n", i)}
-		}
-		if i > 0 && pick(2) == 0 {
-			image.Parent = ImageID(fmt.Sprint("i", pick(i)))
-		}
-		image.Labels, image.LabelsUnknown = label(), pick(8) == 0
-		if pick(10) > 0 {
-			facts.Pins[image.ID] = Pin{Pinned: []Pinned{PinnedNo, PinnedNo, PinnedNo, PinnedYes, PinnedUnknown, 7}[pick(6)]}
-		}
-		facts.Observations[image.Layer.ID] = Observation{Use: UseIdle}
-		snapshot.Images = append(snapshot.Images, image)
-	}
-	process := func() []Evidence {
-		if pick(3) == 0 {
-			return nil
-		}
-		return []Evidence{{Process: &Process{PID: 2 + pick(50), StartTime: 1, OnHost: pick(2) == 0}}}
-	}
-	states := []State{StateCreated, StateRunning, StatePaused, StateStopped, StateBuilding, StateRemoving, "hibernating"}
-	for i := range pick(5) {
-		id, layer := ContainerID(fmt.Sprint("c", i)), LayerID(fmt.Sprint("l", i))
-		snapshot.Containers = append(snapshot.Containers, Container{ID: id, Layer: Layer{ID: layer},
-			ImageID: snapshot.Images[pick(len(snapshot.Images))].ID})
-		if pick(8) > 0 {
-			h := Holding{Kind: HoldingKind(pick(4)), Owners: []string{"a"}}
-			h.Claim = Claim{Container: id, Use: Use(pick(3)), State: states[pick(len(states))], Evidence: process()}
-			if pick(4) == 0 {
-				h.Claim.TakesAlong = []ContainerID{ContainerID(fmt.Sprint("c", pick(5)))}
-			}
-			h.Claim.Labels = label()
-			if pick(8) == 0 {
-				h.Claim.DisplayName = "keeper"
-			}
-			facts.Holdings[id] = h
-		}
-		if pick(8) > 0 {
-			facts.Observations[layer] = Observation{Use: Use(pick(3)), Evidence: process()}
-		}
-	}
+	facts := randomFacts(pick)
+	snapshot := facts.Snapshot
 	request := Request{Force: Force(pick(4)), NoPrune: pick(2) == 0}
 	for _, i := range snapshot.Images {
 		if pick(2) == 0 {
@@ -363,7 +314,7 @@ func checkDecideKeeps(t *testing.T, seed uint64) {
 			}
 			if a.Image != "" {
 				i, _ := snapshot.Image(a.Image)
-				if facts.Pins[i.ID].Pinned != PinnedNo || listed && (i.LabelsUnknown || i.Labels["keep"] == "yes" || first(i.Names) == "n1") {
+				if facts.Pins[i.ID].Pinned != PinnedNo || listed && (!i.LabelsKnown || i.Labels["keep"] == "yes" || first(i.Names) == "n1") {
 					t.Fatalf("seed %d: force %s has %s of image %s, pin %s, %+v", seed, request.Force, a.Verb, i.ID, facts.Pins[i.ID].Pinned, i)
 				}
 			}
@@ -400,4 +351,60 @@ func checkDecideKeeps(t *testing.T, seed uint64) {
 				h.Kind, h.Claim.Use, h.Claim.State, o.Use)
 		}
 	}
+}
+
+// randomFacts are facts of all kinds about a few images and containers.
+func randomFacts(pick func(int) int) Facts {
+	snapshot := &Snapshot{}
+	facts := Facts{Snapshot: snapshot, Holdings: map[ContainerID]Holding{}, Observations: map[LayerID]Observation{},
+		Pins: map[ImageID]Pin{}}
+	if pick(3) == 0 {
+		facts.Protection = Protection{Images: []string{"n1"}, Containers: []string{"keep*"}, Labels: []string{"keep=yes"}}
+	}
+	label := func() map[string]string {
+		return []map[string]string{nil, nil, nil, {"keep": "yes"}, {"keep": "no"}}[pick(5)]
+	}
+	for i := range 1 + pick(3) {
+		image := Image{ID: ImageID(fmt.Sprint("i", i)), Layer: Layer{ID: LayerID(fmt.Sprint("il", i))}}
+		if pick(3) > 0 {
+			image.Names = []string{fmt.Sprint("n", i)}
+		}
+		if i > 0 && pick(2) == 0 {
+			image.Parent = ImageID(fmt.Sprint("i", pick(i)))
+		}
+		image.Labels, image.LabelsKnown = label(), pick(8) > 0
+		if pick(10) > 0 {
+			facts.Pins[image.ID] = Pin{Pinned: []Pinned{PinnedNo, PinnedNo, PinnedNo, PinnedYes, PinnedUnknown, 7}[pick(6)]}
+		}
+		facts.Observations[image.Layer.ID] = Observation{Use: UseIdle}
+		snapshot.Images = append(snapshot.Images, image)
+	}
+	process := func() []Evidence {
+		if pick(3) == 0 {
+			return nil
+		}
+		return []Evidence{{Process: &Process{PID: 2 + pick(50), StartTime: 1, OnHost: pick(2) == 0}}}
+	}
+	states := []State{StateCreated, StateRunning, StatePaused, StateStopped, StateBuilding, StateRemoving, "hibernating"}
+	for i := range pick(5) {
+		id, layer := ContainerID(fmt.Sprint("c", i)), LayerID(fmt.Sprint("l", i))
+		snapshot.Containers = append(snapshot.Containers, Container{ID: id, Layer: Layer{ID: layer},
+			ImageID: snapshot.Images[pick(len(snapshot.Images))].ID})
+		if pick(8) > 0 {
+			h := Holding{Kind: HoldingKind(pick(4)), Owners: []string{"a"}}
+			h.Claim = Claim{Container: id, Use: Use(pick(3)), State: states[pick(len(states))], Evidence: process()}
+			if pick(4) == 0 {
+				h.Claim.TakesAlong = []ContainerID{ContainerID(fmt.Sprint("c", pick(5)))}
+			}
+			h.Claim.Labels = label()
+			if pick(8) == 0 {
+				h.Claim.DisplayName = "keeper"
+			}
+			facts.Holdings[id] = h
+		}
+		if pick(8) > 0 {
+			facts.Observations[layer] = Observation{Use: Use(pick(3)), Evidence: process()}
+		}
+	}
+	return facts
 }

@@ -63,6 +63,10 @@ func Diagnose(e Examination) []Finding {
 		d.found = append(d.found, Finding{Damage: DamageDeletion, Image: id, Use: UseIdle, Dead: true,
 			Detail: "an earlier run was killed while it deleted the image"})
 	}
+	if l := e.Litter.Load; l != nil {
+		d.found = append(d.found, Finding{Damage: DamageLoad, Path: l.Directory, Use: UseIdle, Dead: true,
+			Detail: fmt.Sprintf("an earlier run was killed while it loaded images, and has left %d layers", len(l.Layers))})
+	}
 	slices.SortStableFunc(d.found, func(a, b Finding) int {
 		return cmp.Or(cmp.Compare(slices.Index(damages, a.Damage), slices.Index(damages, b.Damage)), cmp.Compare(a.ID(), b.ID()))
 	})

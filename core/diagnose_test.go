@@ -169,6 +169,8 @@ func TestDiagnose(t *testing.T) {
 			w.Litter.Unreferenced = append(w.Litter.Unreferenced, LitterLayer{Layer: Layer{ID: LayerID(wardID("e7"))}, Since: noon.Add(-2 * time.Hour)})
 		}, []string{"stray_directory f0 dead", "unreferenced_layer e0 dead", "unreferenced_layer e7 alive"}},
 		{"an interrupted deletion", func(w *ward) { w.Litter.Deletions = []ImageID{ImageID(wardID("9a"))} }, []string{"interrupted_deletion 9a dead"}},
+		{"an interrupted load", func(w *ward) { w.Litter.Load = &LitterLoad{Directory: "/t", Layers: []LayerID{LayerID(wardID("e7"))}} },
+			[]string{"interrupted_load /t dead"}},
 	} {
 		t.Run(test.scenario, func(t *testing.T) {
 			w := newWard()

@@ -25,6 +25,9 @@ var (
 	ErrEngineAbsent = errors.New("the engine is not on this machine")
 	// ErrPlanStale: the store, an owner or an answer about use changed since the plan was made.
 	ErrPlanStale = errors.New("the plan no longer holds")
+	// ErrNotOwner: an engine was given a container to stop or remove that is not its own. It is
+	// ErrPlanStale, since one is given only what one has claimed.
+	ErrNotOwner = fmt.Errorf("another owner: %w", ErrPlanStale)
 )
 
 // AmbiguousError is a name or an ID prefix that fits several images or containers.
@@ -36,6 +39,16 @@ type AmbiguousError struct {
 func (e *AmbiguousError) Error() string {
 	return fmt.Sprintf("%q is ambiguous: %s", e.Reference, strings.Join(e.Candidates, ", "))
 }
+
+// StaleError says that a request's plan is not the one that was meant, by the revisions of both. It wraps
+// ErrPlanStale.
+type StaleError struct{ Wanted, Now string }
+
+func (e *StaleError) Error() string {
+	return fmt.Sprintf("revision %.12s was asked for, and it is %.12s now: %v", e.Wanted, e.Now, ErrPlanStale)
+}
+
+func (e *StaleError) Unwrap() error { return ErrPlanStale }
 
 // BusyError says that a container, or an image itself, is in use, or that its use could not be ruled
 // out, with the evidence. It wraps ErrStillInUse.

@@ -50,7 +50,8 @@ type Process struct {
 	// Command is the command line, arguments joined by spaces and cut at 200 bytes, or the comm in
 	// brackets.
 	Command string `json:"command,omitempty"`
-	UID     int    `json:"uid"`
+	// UID is -1 where a plugin did not say.
+	UID int `json:"uid"`
 	// Cgroup is the path in the unified hierarchy (or in the systemd one of cgroup v1), Unit the
 	// systemd unit or scope that it names; both empty where they cannot be told.
 	Cgroup string `json:"cgroup,omitempty"`

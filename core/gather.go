@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"time"
 )
 
 // Survey says of each container who owns it and whether it is in use. The answer has the
@@ -23,37 +24,83 @@ func (e *Engine) Survey(ctx context.Context, snapshot *Snapshot, containers []Co
 	return holders, nil
 }
 
-// Plan gathers the facts and decides. It changes nothing. ErrPlanStale where the request is for a
+// Plan gathers the facts and decides. It changes nothing. *StaleError where the request is for a
 // revision that the plan does not have any more.
 func (e *Engine) Plan(ctx context.Context, request Request) (*Plan, error) {
-	snapshot, err := e.Store.Snapshot(ctx)
+	facts, err := e.facts(ctx, func(*Snapshot) Request { return request })
 	if err != nil {
 		return nil, err
 	}
+	return decide(facts, request)
+}
+
+// Prune is what a prune is to take, and what it goes by beside the store.
+type Prune struct {
+	Policy Policy
+	// Past is of the store's images, as far as their use was seen.
+	Past map[ImageID]Past
+	Now  time.Time
+	// Revision, where set, is that of the plan that is meant.
+	Revision string
+}
+
+// PlanPrune gathers the facts about all of the store, selects what the policy takes, and decides about that.
+// It changes nothing. The blockers are what the selection keeps. ErrPlanStale as with Plan.
+func (e *Engine) PlanPrune(ctx context.Context, p Prune) (*Plan, []Blocker, error) {
+	facts, err := e.facts(ctx, everything)
+	if err != nil {
+		return nil, nil, err
+	}
+	selection := Select(facts, p.Past, p.Policy, p.Now)
+	selection.Request.Revision = p.Revision
+	plan, err := decide(facts, selection.Request)
+	return plan, selection.Kept, err
+}
+
+// everything asks for all images and containers.
+func everything(snapshot *Snapshot) Request {
+	request := Request{NoPrune: true}
+	for _, i := range snapshot.Images {
+		request.Images = append(request.Images, ImageTarget{ID: i.ID})
+	}
+	for _, c := range snapshot.Containers {
+		request.Containers = append(request.Containers, c.ID)
+	}
+	return request
+}
+
+func decide(facts Facts, request Request) (*Plan, error) {
+	plan := Decide(facts, request)
+	if request.Revision != "" && request.Revision != plan.Revision {
+		return nil, &StaleError{Wanted: request.Revision, Now: plan.Revision}
+	}
+	return plan, nil
+}
+
+// facts are all that a decision about a request rests on.
+func (e *Engine) facts(ctx context.Context, of func(*Snapshot) Request) (Facts, error) {
+	snapshot, err := e.Store.Snapshot(ctx)
+	if err != nil {
+		return Facts{}, err
+	}
+	request := of(snapshot)
 	var pins map[ImageID]Pin
 	var wg sync.WaitGroup
 	wg.Go(func() { pins = e.pins(ctx, snapshot, request) })
 	facts, err := e.gather(ctx, snapshot, request)
 	wg.Wait()
 	if err != nil {
-		return nil, err
-	}
-	if err := ctx.Err(); err != nil {
-		return nil, err
+		return Facts{}, err
 	}
 	facts.Pins, facts.Protection = pins, e.Protection
-	plan := Decide(facts, request)
-	if request.Revision != "" && request.Revision != plan.Revision {
-		return nil, fmt.Errorf("revision %.12s was asked for, and it is %.12s now: %w", request.Revision, plan.Revision, ErrPlanStale)
-	}
-	return plan, nil
+	return facts, ctx.Err()
 }
 
 // gather asks the owners and the kernel about containers and layers.
 func (e *Engine) gather(ctx context.Context, snapshot *Snapshot, request Request) (Facts, error) {
 	facts := Facts{Snapshot: snapshot}
 	facts.Holdings = e.claim(ctx, snapshot.Store, candidates(snapshot, request))
-	d := &decision{facts: facts}
+	d := newDecision(facts, request)
 	wanted, layers := d.subjects(request)
 	facts.Holdings = e.claimRest(ctx, snapshot.Store, wanted, facts.Holdings)
 	var err error
@@ -115,7 +162,7 @@ func (d *decision) subjects(request Request) ([]Container, []Layer) {
 	for _, t := range request.Images {
 		for id := t.ID; id != "" && !visited[id]; {
 			visited[id] = true
-			image, ok := d.facts.Snapshot.Image(id)
+			image, ok := d.index.image(id)
 			if !ok {
 				break
 			}
@@ -125,7 +172,7 @@ func (d *decision) subjects(request Request) ([]Container, []Layer) {
 		}
 	}
 	for _, id := range request.Containers {
-		if c, ok := d.facts.Snapshot.Container(id); ok {
+		if c, ok := d.index.container(id); ok {
 			add(d.closure([]Container{c}))
 		}
 	}

@@ -28,7 +28,7 @@ func (p Protection) image(i Image) (detail, advice string) {
 		texts = append(texts, name, repository(name))
 	}
 	found := append(fitting("images", p.Images, texts), p.labelled(i.Labels)...)
-	if len(found) == 0 && i.LabelsUnknown && len(p.Labels) > 0 {
+	if len(found) == 0 && !i.LabelsKnown && len(p.Labels) > 0 {
 		return "perhaps protected by [protect] labels: its configuration cannot be read",
 			"pull or build it anew, or take labels out of [protect] in " + p.file()
 	}

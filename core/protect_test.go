@@ -64,13 +64,13 @@ func TestImageProtection(t *testing.T) {
 		{"by a label", Protection{Labels: []string{"keep"}}, Image{Labels: map[string]string{"keep": ""}}, `protected by [protect] labels = "keep"`},
 		{"by a label with a value", Protection{Labels: []string{"tier=db=1"}}, Image{Labels: map[string]string{"tier": "db=1"}},
 			`protected by [protect] labels = "tier=db=1"`},
-		{"a label with another value", Protection{Labels: []string{"tier=db"}}, Image{Labels: map[string]string{"tier": "web"}}, ""},
-		{"a label without a value is one with an empty one", Protection{Labels: []string{"tier="}}, Image{Labels: map[string]string{"tier": "web"}}, ""},
+		{"a label with another value", Protection{Labels: []string{"tier=db"}}, Image{Labels: map[string]string{"tier": "web"}, LabelsKnown: true}, ""},
+		{"a label without a value is one with an empty one", Protection{Labels: []string{"tier="}}, Image{Labels: map[string]string{"tier": "web"}, LabelsKnown: true}, ""},
 		{"by several things", Protection{Images: []string{"a", "b*", "c"}, Labels: []string{"k"}}, Image{Names: []string{"a", "c"}, Labels: map[string]string{"k": "v"}},
 			`protected by [protect] images = "a", images = "c" and labels = "k"`},
-		{"labels that cannot be read", Protection{Labels: []string{"keep"}}, Image{LabelsUnknown: true},
+		{"labels that cannot be read", Protection{Labels: []string{"keep"}}, Image{},
 			"perhaps protected by [protect] labels: its configuration cannot be read"},
-		{"labels that nobody asks for", Protection{Images: []string{"a"}}, Image{LabelsUnknown: true}, ""},
+		{"labels that nobody asks for", Protection{Images: []string{"a"}}, Image{}, ""},
 		{"another name", Protection{Images: []string{"quay.io/*"}}, Image{Names: []string{"docker.io/quay.io/x:1"}}, ""},
 		{"a pattern for containers", Protection{Containers: []string{"*"}}, Image{Names: []string{"a"}}, ""},
 		{"nothing is protected", Protection{}, Image{ID: ImageID(id), Names: []string{"a"}, Labels: map[string]string{"k": "v"}}, ""},
@@ -147,7 +147,7 @@ func TestDecideProtected(t *testing.T) {
 		{"an image whose labels cannot be read", func(w *world) Request {
 			w.protection.Labels = []string{"keep"}
 			img := w.image("img", "a:1")
-			w.images[0].LabelsUnknown = true
+			w.images[0].LabelsKnown = false
 			return Request{Images: images(img), Force: ForceKill}
 		}, "untag a:1; delete_image img; BLOCKED protected img by none"},
 		{"an image that an engine pins", func(w *world) Request {

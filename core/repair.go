@@ -53,7 +53,7 @@ func (d *Doctor) repair(ctx context.Context, f Finding, grace time.Duration) err
 			return err
 		}
 		return d.Store.ResetMountCount(ctx, f.Layer)
-	case DamageDeletion:
+	case DamageDeletion, DamageLoad:
 		return d.complete(ctx)
 	}
 	return fmt.Errorf("there is no repair of %s", f.Damage)

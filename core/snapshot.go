@@ -79,15 +79,17 @@ type Image struct {
 	// Parent is the image that this one was built on, by layers and history as Podman's image tree
 	// tells it; empty where the store has none.
 	Parent ImageID `json:"parent,omitempty"`
-	// Labels are those of the image's configuration, where the store was asked to read them.
-	// LabelsUnknown is whether that was tried in vain: then no label is known to be missing.
-	Labels        map[string]string `json:"labels,omitempty"`
-	LabelsUnknown bool              `json:"labelsUnknown,omitempty"`
+	// Stored is when its top layer came into the store; zero where it has none, or that is not known.
+	Stored time.Time `json:"stored"`
+	// Labels are those of the image's configuration. LabelsKnown is whether they were read: where they were
+	// not, no label is known to be missing.
+	Labels      map[string]string `json:"labels,omitempty"`
+	LabelsKnown bool              `json:"labelsKnown,omitempty"`
 	// Size is the bytes of all its layers, UniqueSize of those that no other image uses, both as
 	// recorded, uncompressed; -1 where the store does not know.
 	Size       int64 `json:"size"`
 	UniqueSize int64 `json:"uniqueSize"`
-	// LayerSizes are the bytes of each of its layers, likewise.
+	// LayerSizes are the bytes of each of its layers, likewise, copies for other ID mappings included.
 	LayerSizes map[LayerID]int64 `json:"-"`
 }
 
@@ -107,9 +109,23 @@ func (i Image) Dangling() bool { return len(i.Names) == 0 }
 
 // Snapshot is the store at one instant.
 type Snapshot struct {
-	Store      StoreInfo   `json:"store"`
+	Store StoreInfo `json:"store"`
+	// Changed is when a layer was made or deleted last, by the directories that hold them, before the rest
+	// was read; zero where that is not known. A container comes and goes with a layer.
+	Changed    time.Time   `json:"changed"`
 	Images     []Image     `json:"images"`
 	Containers []Container `json:"containers"`
+	// Layers are all layers, containers' among them.
+	Layers []StoredLayer `json:"-"`
+}
+
+// StoredLayer is the record of a layer.
+type StoredLayer struct {
+	ID LayerID
+	// Bytes are as recorded, uncompressed; -1 where the store does not know, as of a container's.
+	Bytes int64
+	// ReadOnly is whether it lies in an additional store.
+	ReadOnly bool
 }
 
 // Image finds an image by its full ID.

@@ -17,6 +17,8 @@ type world struct {
 	mu         sync.Mutex
 	images     []Image
 	containers []Container
+	// layers are such as belong to no image and no container.
+	layers []StoredLayer
 	// owners says whose a container is; running and procs what uses it.
 	owner   map[ContainerID]string
 	claims  map[ContainerID]Claim
@@ -67,7 +69,7 @@ func (w *world) engine() *Engine {
 }
 
 func (w *world) image(id string, names ...string) ImageID {
-	i := Image{ID: ImageID(id), Names: names, Layer: Layer{ID: LayerID("layer-" + id), Driver: "overlay"}, UniqueSize: 100}
+	i := Image{ID: ImageID(id), Names: names, Layer: Layer{ID: LayerID("layer-" + id), Driver: "overlay"}, UniqueSize: 100, LabelsKnown: true}
 	i.LayerSizes = map[LayerID]int64{i.Layer.ID: 100}
 	w.images = append(w.images, i)
 	return i.ID
@@ -114,7 +116,20 @@ func (w *world) Info() StoreInfo { return StoreInfo{GraphDriver: "overlay"} }
 func (w *world) Snapshot(context.Context) (*Snapshot, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return &Snapshot{Images: slices.Clone(w.images), Containers: slices.Clone(w.containers)}, nil
+	s := &Snapshot{Images: slices.Clone(w.images), Containers: slices.Clone(w.containers), Layers: slices.Clone(w.layers)}
+	listed := make(map[LayerID]bool)
+	for _, i := range s.Images {
+		for _, id := range slices.Sorted(maps.Keys(i.LayerSizes)) {
+			if !listed[id] {
+				listed[id] = true
+				s.Layers = append(s.Layers, StoredLayer{ID: id, Bytes: i.LayerSizes[id]})
+			}
+		}
+	}
+	for _, c := range s.Containers {
+		s.Layers = append(s.Layers, StoredLayer{ID: c.LayerID, Bytes: -1})
+	}
+	return s, nil
 }
 
 func (w *world) ResolveImage(_ context.Context, s *Snapshot, reference string) (ImageID, string, error) {

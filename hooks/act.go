@@ -21,18 +21,18 @@ const (
 // Stop has the owner stop its containers.
 func (r *Registry) Stop(ctx context.Context, owner string, store core.StoreInfo, handles []core.Handle, grace time.Duration) []core.Outcome {
 	grace = max(grace, 0)
-	return r.act(ctx, "stop", owner, handles, func(e Entry) (time.Duration, action) {
+	return r.act(ctx, "stop", owner, handles, func(p Plugin, e Entry) (time.Duration, action) {
 		return stopTime(grace, len(handles)) + e.StopMargin, func(ctx context.Context, handles []core.Handle) []core.Outcome {
-			return e.Plugin.Stop(ctx, store, handles, grace)
+			return p.Stop(ctx, store, handles, grace)
 		}
 	})
 }
 
 // Remove has the owner remove its containers.
 func (r *Registry) Remove(ctx context.Context, owner string, store core.StoreInfo, handles []core.Handle) []core.Outcome {
-	return r.act(ctx, "remove", owner, handles, func(e Entry) (time.Duration, action) {
+	return r.act(ctx, "remove", owner, handles, func(p Plugin, e Entry) (time.Duration, action) {
 		return e.RemoveTimeout + time.Duration(len(handles))*each, func(ctx context.Context, handles []core.Handle) []core.Outcome {
-			return e.Plugin.Remove(ctx, store, handles)
+			return p.Remove(ctx, store, handles)
 		}
 	})
 }
@@ -48,27 +48,46 @@ type action func(ctx context.Context, handles []core.Handle) []core.Outcome
 
 // act calls a plugin and sees to it that every handle has one outcome, in the handles' order. What
 // the plugin leaves out has failed.
-func (r *Registry) act(ctx context.Context, verb, owner string, handles []core.Handle, prepare func(Entry) (time.Duration, action)) []core.Outcome {
+func (r *Registry) act(ctx context.Context, verb, owner string, handles []core.Handle, prepare func(Plugin, Entry) (time.Duration, action)) []core.Outcome {
 	if len(handles) == 0 {
 		return nil
 	}
-	e, ok := r.entry(owner)
+	m, ok := r.member(owner)
 	if !ok {
 		return all(handles, func(id core.ContainerID) error {
 			return fmt.Errorf("%s container %s: there is no plugin %q", verb, id.Short(), owner)
 		})
 	}
-	timeout, f := prepare(e)
+	e := m.settings()
+	answer, failed := m.do(ctx, handles, e, prepare)
+	if failed != nil {
+		answer = all(handles, func(core.ContainerID) error { return failed })
+	}
+	for i, o := range answer {
+		if f := (*fault)(nil); errors.As(o.Err, &f) && f.kind != faultCanceled {
+			answer[i].Err = fmt.Errorf("%w; %s", o.Err, remedy(e, f))
+		}
+	}
+	return settle(verb, owner, handles, answer)
+}
+
+func (m *member) do(ctx context.Context, handles []core.Handle, e Entry, prepare func(Plugin, Entry) (time.Duration, action)) ([]core.Outcome, *fault) {
+	if f := m.shut(); f != nil {
+		return nil, f
+	}
+	timeout, f := prepare(m.plugin, e)
 	copies := cloneHandles(handles)
 	answer, failed := call(ctx, timeout, func(ctx context.Context) ([]core.Outcome, error) {
 		return f(ctx, copies), nil
 	})
-	if failed != nil {
-		return all(handles, func(id core.ContainerID) error {
-			return fmt.Errorf("%s: %s container %s: %w", owner, verb, id.Short(), failed)
-		})
+	worst := failed
+	for _, o := range answer {
+		if worst == nil {
+			errors.As(o.Err, &worst)
+		}
 	}
-	return settle(verb, owner, handles, answer)
+	m.note(worst)
+	return slices.Clone(answer), failed
 }
 
 func all(handles []core.Handle, why func(core.ContainerID) error) []core.Outcome {

@@ -4,10 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 )
 
-// fault is why a plugin's answer cannot be used.
+// fault is why a plugin's answer cannot be used. A plugin on a socket returns one as its error.
 type fault struct {
 	kind faultKind
 	err  error
@@ -16,15 +17,45 @@ type fault struct {
 type faultKind int
 
 const (
-	faultError    faultKind = iota // it said that it cannot answer
-	faultSilent                    // it did not answer before its deadline
-	faultPanic                     // it broke
-	faultGarbage                   // it answered nonsense
-	faultCanceled                  // the caller gave up first
+	faultError        faultKind = iota // it said that it cannot answer
+	faultSilent                        // it did not answer before its deadline
+	faultBroken                        // it broke
+	faultGarbage                       // it answered nonsense
+	faultCanceled                      // the caller gave up first
+	faultUnreachable                   // it is not there
+	faultIncompatible                  // it is another plugin, or speaks another protocol
+	faultQuarantined                   // it was not asked, since it failed too often
 )
 
-func (f *fault) Error() string { return f.err.Error() }
+func (f *fault) Error() string {
+	if f.kind == faultError || f.kind == faultCanceled {
+		return f.err.Error()
+	}
+	return "it " + f.clause()
+}
+
 func (f *fault) Unwrap() error { return f.err }
+
+// clause says what the plugin did, to stand behind its name.
+func (f *fault) clause() string {
+	said := oneLine(f.err.Error())
+	switch f.kind {
+	case faultSilent, faultQuarantined:
+		return strings.TrimPrefix(said, "it ")
+	case faultGarbage:
+		return "answered nonsense: " + said
+	case faultBroken:
+		return "broke: " + said
+	case faultCanceled:
+		return "was not waited for: " + said
+	case faultUnreachable:
+		return "cannot be reached: " + said
+	case faultIncompatible:
+		return "cannot be used: " + said
+	case faultError:
+	}
+	return "cannot answer: " + said
+}
 
 // call runs f in a goroutine of its own, at most for timeout. Where f does not return by then it is
 // abandoned: whatever it was handed must belong to it alone.
@@ -41,13 +72,15 @@ func call[T any](ctx context.Context, timeout time.Duration, f func(context.Cont
 		var a answer
 		defer func() {
 			if p := recover(); p != nil {
-				a = answer{fault: &fault{faultPanic, fmt.Errorf("it panicked: %.200v", p)}}
+				a = answer{fault: &fault{faultBroken, fmt.Errorf("it panicked: %.200v", p)}}
 			}
 			answers <- a
 		}()
 		value, err := f(inner)
 		if err != nil {
-			a.fault = &fault{faultError, err}
+			if !errors.As(err, &a.fault) {
+				a.fault = &fault{faultError, err}
+			}
 			return
 		}
 		a.value = value

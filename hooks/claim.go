@@ -14,10 +14,11 @@ func (r *Registry) Claim(ctx context.Context, store core.StoreInfo, containers [
 	if len(containers) == 0 {
 		return holdings
 	}
-	votes := make([]vote, len(r.entries))
+	members := r.asked()
+	votes := make([]vote, len(members))
 	var wg sync.WaitGroup
-	for i, e := range r.entries {
-		wg.Go(func() { votes[i] = ask(ctx, e, store, containers) })
+	for i, m := range members {
+		wg.Go(func() { votes[i] = m.vote(ctx, store, containers) })
 	}
 	wg.Wait()
 	for _, c := range containers {
@@ -29,24 +30,26 @@ func (r *Registry) Claim(ctx context.Context, store core.StoreInfo, containers [
 // vote is what asking one plugin came to: claims that hold, or a fault.
 type vote struct {
 	entry  Entry
+	engine string
 	claims map[core.ContainerID]core.Claim
 	fault  *fault
 }
 
-func ask(ctx context.Context, e Entry, store core.StoreInfo, containers []core.Container) vote {
+func (m *member) vote(ctx context.Context, store core.StoreInfo, containers []core.Container) vote {
 	store.GraphOptions = slices.Clone(store.GraphOptions)
 	copies := cloneContainers(containers)
-	claims, f := call(ctx, e.ClaimTimeout, func(ctx context.Context) ([]core.Claim, error) {
-		return e.Plugin.Claim(ctx, store, copies)
+	var valid map[core.ContainerID]core.Claim
+	_, f := try(ctx, m, m.settings().ClaimTimeout, func(ctx context.Context) ([]core.Claim, error) {
+		return m.plugin.Claim(ctx, store, copies)
+	}, func(claims []core.Claim) (err error) {
+		valid, err = check(m.name, containers, claims)
+		return err
 	})
-	if f != nil {
-		return vote{entry: e, fault: f}
+	v := vote{entry: m.settings(), engine: m.engine(), fault: f} // with the hints that it has just told of
+	if f == nil {
+		v.claims = valid
 	}
-	valid, err := check(e.Name, containers, claims)
-	if err != nil {
-		return vote{entry: e, fault: &fault{faultGarbage, err}}
-	}
-	return vote{entry: e, claims: valid}
+	return v
 }
 
 // cloneContainers gives a plugin containers of its own, so that nothing it does to them, even after
@@ -62,9 +65,10 @@ func cloneContainers(containers []core.Container) []core.Container {
 
 // hold makes one container's holding of all the votes. Doubt outweighs a claim: a container that
 // one plugin claims and that another one, which does not answer, may own too is undetermined.
-// Otherwise a plugin could take another one's container while that one is down.
+// Otherwise a plugin could take another one's container while that one is down. A plugin without hints,
+// one that never answered say, may own what nobody claims.
 func hold(c core.Container, votes []vote) core.Holding {
-	var doubts, claimed, ignored []vote
+	var doubts, vague, claimed, ignored []vote
 	for _, v := range votes {
 		switch {
 		case v.fault == nil:
@@ -83,15 +87,18 @@ func hold(c core.Container, votes []vote) core.Holding {
 			if fits(v.entry.Hints, c) {
 				ignored = append(ignored, v)
 			}
+		case !tell(v.entry.Hints):
+			vague = append(vague, v)
 		case fits(v.entry.Hints, c):
 			doubts = append(doubts, v)
 		}
 	}
+	if len(claimed) == 0 {
+		doubts = append(doubts, vague...)
+	}
 	switch {
 	case len(claimed) > 1:
-		return core.Holding{Kind: core.Contested, Owners: names(claimed),
-			Reason: "claimed by " + list(names(claimed)),
-			Advice: "find out which of them it belongs to, and remove it there"}
+		return contested(claimed)
 	case len(doubts) > 0:
 		return undetermined(c, doubts, claimed)
 	case len(claimed) == 1:

@@ -58,6 +58,12 @@ func TestHoldings(t *testing.T) {
 		{name: "a plugin that is down and without hints may own anything",
 			entries: []hooks.Entry{hintless(entry("podman", failing(errDown)))},
 			fits:    core.Undetermined, others: core.Undetermined, owners: []string{"podman"}},
+		{name: "what another one claims is not in doubt for a plugin without hints",
+			entries: []hooks.Entry{hintless(entry("podman", failing(errDown))), entry("buildah", saying(mine))},
+			fits:    core.Owned, others: core.Owned, owners: []string{"buildah"}},
+		{name: "but for a required one it is",
+			entries: []hooks.Entry{required(hintless(entry("podman", failing(errDown)))), entry("buildah", saying(mine))},
+			fits:    core.Undetermined, others: core.Undetermined, owners: []string{"podman"}},
 		{name: "a required plugin that is down", entries: []hooks.Entry{required(entry("podman", failing(errDown))), entry("buildah", saying(mine))},
 			fits: core.Undetermined, others: core.Undetermined, owners: []string{"podman"},
 			reason: "required to answer", advice: "[plugin.podman] required = false"},
@@ -276,7 +282,7 @@ func TestNewRefuses(t *testing.T) {
 		"a name twice":         {{Plugin: p, Name: "podman"}, {Plugin: p, Name: "podman"}},
 		"required and ignored": {{Plugin: p, Name: "podman", Required: true, WhenUnavailable: hooks.Ignore}},
 	} {
-		if _, err := hooks.New(entries); err == nil {
+		if _, err := hooks.New(entries, hooks.Options{}); err == nil {
 			t.Errorf("%s: accepted", name)
 		}
 	}
@@ -290,11 +296,11 @@ func TestDescribe(t *testing.T) {
 	}
 	r := registry(t, entry("podman", named("podman")), entry("buildah", named("podman")))
 	all := r.Describe(context.Background())
-	if all[0].Err != nil || all[0].Description.EngineVersion != "5.4.2" {
+	if all[0].State != hooks.StateReady || all[0].EngineVersion != "5.4.2" {
 		t.Errorf("podman: %+v", all[0])
 	}
-	if all[1].Err == nil {
-		t.Error("buildah may call itself podman")
+	if all[1].State != hooks.StateIncompatible || !strings.Contains(all[1].LastError, `"podman"`) {
+		t.Errorf("buildah may call itself podman: %+v", all[1])
 	}
 	if diff := cmp.Diff([]string{"podman", "buildah"}, r.Names()); diff != "" {
 		t.Error(diff)

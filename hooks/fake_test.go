@@ -67,7 +67,7 @@ func entry(name string, p hooks.Plugin) hooks.Entry {
 
 func registry(t testing.TB, entries ...hooks.Entry) *hooks.Registry {
 	t.Helper()
-	r, err := hooks.New(entries)
+	r, err := hooks.New(entries, hooks.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}

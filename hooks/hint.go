@@ -6,25 +6,21 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/unmoor/unmoor/core"
 )
 
-// fits is whether a container looks like one of the hints' engine. Without any usable hint, every
-// container may be that engine's.
+// fits is whether a container looks like one of the hints' engine. Where they do not tell, every container
+// may be that engine's.
 func fits(hints []core.ClaimHint, c core.Container) bool {
-	usable := false
-	for _, h := range hints {
-		if h.File == "" && h.MetadataKey == "" && !h.NoMetadata {
-			continue
-		}
-		usable = true
-		if fitsOne(h, c) {
-			return true
-		}
-	}
-	return !usable
+	return !tell(hints) || slices.ContainsFunc(hints, func(h core.ClaimHint) bool { return usable(h) && fitsOne(h, c) })
 }
+
+// tell is whether the hints say anything at all of what the engine's containers look like.
+func tell(hints []core.ClaimHint) bool { return slices.ContainsFunc(hints, usable) }
+
+func usable(h core.ClaimHint) bool { return h.File != "" || h.MetadataKey != "" || h.NoMetadata }
 
 func fitsOne(h core.ClaimHint, c core.Container) bool {
 	if h.File != "" && !mayHaveFile(c, h.File) {

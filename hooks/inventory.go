@@ -25,15 +25,20 @@ type Lister interface {
 // Inventories asks every plugin that is a Lister for all that its engine has, side by side. An engine
 // that is not installed has nothing, unless a container of the store looks like one of its own.
 func (r *Registry) Inventories(ctx context.Context, store core.StoreInfo, containers []core.Container) []core.Inventory {
-	all := make([]*core.Inventory, len(r.entries))
+	members := r.asked()
+	all := make([]*core.Inventory, len(members))
 	var wg sync.WaitGroup
-	for i, e := range r.entries {
-		l, ok := e.Plugin.(Lister)
-		if !ok {
+	for i, m := range members {
+		l, ok := m.plugin.(Lister)
+		if !ok || !m.offers("list") {
 			continue
 		}
 		wg.Go(func() {
-			inventory := take(ctx, e, l, store)
+			inventory := m.take(ctx, l, store)
+			if errors.Is(inventory.Err, errNotOffered) {
+				return
+			}
+			e := m.settings()
 			for _, c := range containers {
 				if fits(e.Hints, c) {
 					inventory.Like = append(inventory.Like, c.ID)
@@ -55,18 +60,34 @@ func (r *Registry) Inventories(ctx context.Context, store core.StoreInfo, contai
 	return inventories
 }
 
+// absent is whether an engine is not on this machine. What a plugin on a socket says of itself, or cannot
+// be asked about, is another thing: there is no engine without its plugin.
 func absent(err error) bool {
-	return errors.Is(err, exec.ErrNotFound) || errors.Is(err, fs.ErrNotExist)
+	var f *fault
+	if errors.As(err, &f) && f.kind != faultError {
+		return false
+	}
+	return errors.Is(err, exec.ErrNotFound) || errors.Is(err, fs.ErrNotExist) || errors.Is(err, core.ErrEngineAbsent)
 }
 
-func take(ctx context.Context, e Entry, l Lister, store core.StoreInfo) core.Inventory {
-	inventory := core.Inventory{Engine: e.Name}
+func (m *member) take(ctx context.Context, l Lister, store core.StoreInfo) core.Inventory {
 	store.GraphOptions = slices.Clone(store.GraphOptions)
-	claims, f := call(ctx, e.ClaimTimeout, func(ctx context.Context) ([]core.Claim, error) { return l.List(ctx, store) })
+	var records []core.Claim
+	_, f := try(ctx, m, m.settings().ClaimTimeout, func(ctx context.Context) ([]core.Claim, error) {
+		return l.List(ctx, store)
+	}, func(claims []core.Claim) (err error) {
+		records, err = checkList(m.name, claims)
+		return err
+	})
 	if f != nil {
-		inventory.Err = f
-		return inventory
+		return core.Inventory{Engine: m.name, Err: f}
 	}
+	return core.Inventory{Engine: m.name, Records: records}
+}
+
+// checkList validates a plugin's whole list. One flaw and nothing of it counts.
+func checkList(name string, claims []core.Claim) ([]core.Claim, error) {
+	var records []core.Claim
 	seen := make(map[core.ContainerID]bool, len(claims))
 	for _, c := range claims {
 		err := checkClaim(c)
@@ -77,10 +98,10 @@ func take(ctx context.Context, e Entry, l Lister, store core.StoreInfo) core.Inv
 			err = errors.New("stands there twice")
 		}
 		if err != nil {
-			return core.Inventory{Engine: e.Name, Err: fmt.Errorf("its list is nonsense: the claim about container %.64q %w", c.Container, err)}
+			return nil, fmt.Errorf("the claim about container %.64q %w", c.Container, err)
 		}
 		seen[c.Container] = true
-		inventory.Records = append(inventory.Records, ours(e.Name, c))
+		records = append(records, ours(name, c))
 	}
-	return inventory
+	return records, nil
 }

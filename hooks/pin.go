@@ -20,11 +20,11 @@ func (r *Registry) Pins(ctx context.Context, store core.StoreInfo, images []core
 	}
 	var ballots []*ballot
 	var wg sync.WaitGroup
-	for _, e := range r.entries {
-		if p, ok := e.Plugin.(Pinner); ok {
-			b := &ballot{entry: e}
+	for _, m := range r.asked() {
+		if p, ok := m.plugin.(Pinner); ok && m.offers("pin") {
+			b := &ballot{}
 			ballots = append(ballots, b)
-			wg.Go(func() { b.ask(ctx, p, store, images) })
+			wg.Go(func() { b.ask(ctx, m, p, store, images) })
 		}
 	}
 	wg.Wait()
@@ -42,26 +42,24 @@ type ballot struct {
 	fault *fault
 }
 
-func (b *ballot) ask(ctx context.Context, p Pinner, store core.StoreInfo, images []core.Image) {
+func (b *ballot) ask(ctx context.Context, m *member, p Pinner, store core.StoreInfo, images []core.Image) {
 	store.GraphOptions = slices.Clone(store.GraphOptions)
 	copies := cloneImages(images)
-	var answer []core.Pin
-	answer, b.fault = call(ctx, b.entry.ClaimTimeout, func(ctx context.Context) ([]core.Pin, error) {
+	_, b.fault = try(ctx, m, m.settings().ClaimTimeout, func(ctx context.Context) ([]core.Pin, error) {
 		return p.Pins(ctx, store, copies)
+	}, func(pins []core.Pin) (err error) {
+		b.pins, err = checkPins(images, pins)
+		return err
 	})
-	if b.fault != nil {
-		return
-	}
-	var err error
-	if b.pins, err = checkPins(images, answer); err != nil {
-		b.fault = &fault{faultGarbage, err}
-	}
+	b.entry = m.settings()
 }
 
-// overruled is whether a fault does not matter: the operator said so, or the engine is not on this
-// machine and left no container behind.
+// overruled is whether a fault does not matter: the plugin said that its engine cannot pin, or the
+// operator said so, or the engine is not on this machine and left no container behind.
 func (b *ballot) overruled(containers []core.Container) bool {
 	switch {
+	case errors.Is(b.fault, errNotOffered):
+		return true
 	case b.entry.Required || b.fault.kind == faultCanceled:
 		return false
 	case b.entry.WhenUnavailable == Ignore:

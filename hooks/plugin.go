@@ -2,6 +2,7 @@ package hooks
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"github.com/unmoor/unmoor/core"
@@ -55,10 +56,18 @@ const (
 
 // Entry is a plugin with its settings.
 type Entry struct {
-	Plugin Plugin
 	// Name is the plugin's, such as podman; it stands in holdings and in config.toml.
 	Name string
-	// Hints hold even when the plugin never answered. An entry without hints may own anything.
+	// One of these is set, or Disabled is: a plugin of this process; the address of the socket that it
+	// serves, unix:/path; how it is started, to serve a socket that is passed to it as a service manager
+	// does (sd_listen_fds(3)).
+	Plugin  Plugin
+	Address string
+	Command []string
+	// Disabled is whether it is not asked, wherever it comes from: its containers are nobody's.
+	Disabled bool
+	// Hints hold even when the plugin never answered. An entry without hints may own whatever no other one claims. Those that
+	// a plugin on a socket has told of are added.
 	Hints []core.ClaimHint
 	// Required is whether no container may be touched while the plugin does not answer, and where it
 	// is a Pinner, no image.
@@ -74,6 +83,19 @@ type Entry struct {
 	ClaimTimeout  time.Duration
 	StopMargin    time.Duration
 	RemoveTimeout time.Duration
+
+	source Source
+	// kept is whether nothing but what is remembered of it speaks for it.
+	kept bool
+}
+
+// setting is what an operator writes into config.toml. A plugin that is in no section of it needs its
+// address there too.
+func (e Entry) setting(assignment string) string {
+	if e.source == SourceDirectory || e.source == SourceRegistered {
+		return fmt.Sprintf(`[plugin.%s] address = %q and %s in config.toml`, e.Name, e.Address, assignment)
+	}
+	return fmt.Sprintf(`[plugin.%s] %s in config.toml`, e.Name, assignment)
 }
 
 func (e Entry) withDefaults() Entry {

@@ -27,6 +27,22 @@ func undetermined(c core.Container, doubts, claimed []vote) core.Holding {
 	return h
 }
 
+// contested says who claims the container. Two plugins of one engine do by mistake.
+func contested(claimed []vote) core.Holding {
+	h := core.Holding{Kind: core.Contested, Owners: names(claimed), Reason: "claimed by " + list(names(claimed)),
+		Advice: "find out which of them it belongs to, and remove it there"}
+	for i, v := range claimed {
+		for _, w := range claimed[:i] {
+			if strings.EqualFold(v.engine, w.engine) {
+				h.Reason += fmt.Sprintf(", and %s and %s both speak for %s", w.entry.Name, v.entry.Name, v.engine)
+				h.Advice = fmt.Sprintf("leave one of the plugins %s and %s: set [plugin.%s] enabled = false in config.toml", w.entry.Name, v.entry.Name, v.entry.Name)
+				return h
+			}
+		}
+	}
+	return h
+}
+
 func reason(v vote, c core.Container) string {
 	name := v.entry.Name
 	if v.fault == nil {
@@ -45,19 +61,7 @@ func failure(e Entry, f *fault, may string) string {
 	if e.Required {
 		may = "which is required to answer"
 	}
-	who := e.Name + ", " + may + ","
-	switch f.kind {
-	case faultSilent:
-		return fmt.Sprintf("%s did not answer within %s", who, e.ClaimTimeout)
-	case faultGarbage:
-		return fmt.Sprintf("%s answered nonsense: %s", who, f.err)
-	case faultPanic:
-		return fmt.Sprintf("%s broke: %s", who, f.err)
-	case faultCanceled:
-		return fmt.Sprintf("%s was not waited for: %s", who, f.err)
-	case faultError:
-	}
-	return fmt.Sprintf("%s cannot answer: %s", who, oneLine(f.err.Error()))
+	return fmt.Sprintf("%s, %s, %s", e.Name, may, f.clause())
 }
 
 // adviser is met by an error of a plugin that knows better than to start its engine.
@@ -67,34 +71,50 @@ func advise(v vote) string {
 	if v.fault == nil {
 		return "try again later"
 	}
-	return repair(v.entry, v.fault, "to treat its containers as nobody's")
+	return repair(v.entry, v.fault, asNobodys)
 }
+
+// asNobodys is what the containers of a plugin are that is to be ignored.
+const asNobodys = "to treat its containers as nobody's"
 
 // repair is what an operator can do about a failure; ignoring is what for, where it is to be ignored.
 func repair(e Entry, f *fault, ignoring string) string {
-	name := e.Name
-	var first string
-	switch f.kind {
-	case faultCanceled:
+	first := remedy(e, f)
+	switch {
+	case f.kind == faultCanceled:
+		return first
+	case e.Required:
+		return fmt.Sprintf("%s, or set %s to go on without it", first, e.setting("required = false"))
+	case f.kind == faultUnreachable && e.kept:
+		return first // and that says already how to go on without it
+	}
+	return fmt.Sprintf("%s, or set %s %s", first, e.setting(`when_unavailable = "ignore"`), ignoring)
+}
+
+// remedy is what mends it.
+func remedy(e Entry, f *fault) string {
+	var own adviser
+	switch {
+	case f.kind == faultCanceled:
 		return "try again"
-	case faultSilent:
-		first = "see why " + name + " hangs"
-	case faultPanic, faultGarbage:
-		first = "report this as a fault of the plugin " + name
-	case faultError:
-		first = "start " + name
-		var own adviser
-		switch {
-		case errors.As(f.err, &own):
-			first = oneLine(own.Advice())
-		case absent(f.err):
-			first = "install or start " + name
-		}
+	case errors.As(f.err, &own):
+		return oneLine(own.Advice())
+	case f.kind == faultSilent:
+		return "see why " + e.Name + " hangs"
+	case f.kind == faultBroken, f.kind == faultGarbage:
+		return "report this as a fault of the plugin " + e.Name
+	case f.kind == faultIncompatible:
+		return "replace the plugin " + e.Name + " by one that fits"
+	case f.kind == faultUnreachable && e.kept && e.source == SourceConfigured:
+		return fmt.Sprintf("put [plugin.%s] back into config.toml, or where it is gone for good: unmoor plugins unregister %s", e.Name, e.Name)
+	case f.kind == faultUnreachable && e.kept:
+		return fmt.Sprintf("start the plugin %s, or where it is gone for good: unmoor plugins unregister %s", e.Name, e.Name)
+	case f.kind == faultUnreachable:
+		return "start the plugin " + e.Name
+	case absent(f.err):
+		return "install or start " + e.Name
 	}
-	if e.Required {
-		return fmt.Sprintf(`%s, or set [plugin.%s] required = false in config.toml to go on without it`, first, name)
-	}
-	return fmt.Sprintf(`%s, or set [plugin.%s] when_unavailable = "ignore" in config.toml %s`, first, name, ignoring)
+	return "start " + e.Name
 }
 
 // ignoredNote says whose silence was overruled by configuration.

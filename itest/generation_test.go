@@ -19,6 +19,8 @@ type generation struct {
 	conf string
 	// base is where its scenarios lie.
 	base string
+	// through is the command through which its programs are run; empty where they are run as they are.
+	through []string
 	// missing says why it cannot be used; empty where it can.
 	missing string
 }
@@ -93,7 +95,8 @@ func (g *generation) command(env []string, program string, args ...string) *exec
 	if path == "" {
 		path = "/nonexistent/" + program
 	}
-	cmd := exec.Command(path, args...)
+	words := append(append(g.through[:len(g.through):len(g.through)], path), args...)
+	cmd := exec.Command(words[0], words[1:]...)
 	cmd.Env = append([]string{"PATH=" + g.path, "HOME=/root", "LC_ALL=C.UTF-8", "PODMAN_IGNORE_CGROUPSV1_WARNING=1"}, env...)
 	cmd.Dir = "/"
 	cmd.SysProcAttr = &syscall.SysProcAttr{}
@@ -157,4 +160,4 @@ func hostOnly(t *testing.T, drivers []string, scene func(t *testing.T, s *scenar
 
 // alone are the tests that run with nothing beside them: they measure time, or end all that a user
 // runs.
-var alone = map[string]bool{"TestStopsInParallel": true, "TestRootless": true}
+var alone = map[string]bool{"TestStopsInParallel": true, "TestRootless": true, "TestRootlessDefault": true, "TestServiceIdle": true}

@@ -49,10 +49,19 @@ func (a *app) configCheck(args []string) error {
 	} else {
 		fmt.Fprintf(a.out, "%s: ok\n", path)
 	}
-	if c.Podman.Enabled && c.Podman.Address == "" {
-		if _, err := exec.LookPath(c.Podman.Command[0]); err != nil {
-			fmt.Fprintf(a.err, "Warning: plugin.podman.command: %s: podman's containers cannot be told or removed without it\n", plain(err.Error()))
+	if c.Podman.Enabled && c.Podman.Address == "" && c.Podman.Socket == "" {
+		a.checkProgram("podman", c.Podman.Command)
+	}
+	for _, e := range c.External {
+		if e.Enabled && len(e.Command) > 0 {
+			a.checkProgram(e.Name, e.Command)
 		}
 	}
 	return nil
+}
+
+func (a *app) checkProgram(plugin string, command []string) {
+	if _, err := exec.LookPath(command[0]); err != nil {
+		fmt.Fprintf(a.err, "Warning: plugin.%s.command: %s: %s's containers cannot be told or removed without it\n", plugin, plain(err.Error()), plugin)
+	}
 }

@@ -3,14 +3,13 @@ package main
 import (
 	"context"
 	"fmt"
-	"slices"
-	"strconv"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/unmoor/unmoor/core"
+	"github.com/unmoor/unmoor/internal/service"
 )
 
 // doctorFlags are the doctor's.
@@ -52,7 +51,7 @@ is damage; 125 anything else.`,
 // findingView is one finding in JSON and in templates.
 type findingView struct {
 	core.Finding
-	// Repaired is whether it was mended; Error says why it could not be.
+	// Repaired is whether it was mended; Error says why it could not be, or why that is not certain.
 	Repaired bool   `json:"repaired"`
 	Error    string `json:"error,omitempty"`
 }
@@ -65,125 +64,40 @@ func (a *app) doctor(cmd *cobra.Command, names []string, f *doctorFlags) error {
 	if f.max < 0 {
 		return usagef("--max: wants a length of time that is not negative")
 	}
-	return a.withMachine(cmd, func(ctx context.Context, m *machine) error {
-		m.doctor.Settled = max(f.max, 1)
-		found, inventories, err := m.doctor.Examine(ctx)
+	return a.ask(cmd, func(ctx context.Context, b backend) error {
+		e, err := b.Examine(ctx, service.ExamineRequest{Names: names, Settled: max(f.max, 1), Repair: f.repair, Grace: f.time.duration(cmd)})
 		if err != nil {
-			return fmt.Errorf("look for damage: %w", err)
+			return err
 		}
-		for _, i := range inventories {
-			if i.Err != nil {
-				a.refuse(fmt.Errorf("%s did not say what it has, so nothing is said of its records: %w", i.Engine, i.Err))
+		for _, s := range e.Silences {
+			a.refuse(fmt.Errorf("%s did not say what it has, so nothing is said of its records: %w", s.Plugin, s.Err))
+		}
+		for _, name := range e.UnknownNames {
+			a.refuse(fmt.Errorf("nothing damaged is called %s: see %s doctor%w", plain(name), a.program, silent{core.ErrContainerUnknown}))
+		}
+		views := make([]findingView, len(e.Findings))
+		for i, found := range e.Findings {
+			views[i] = findingView{Finding: found.Finding, Repaired: found.Repaired}
+			if found.Err != nil {
+				views[i].Error = lines(errorWords(found.Err))
+				a.code = max(a.code, exitCode(found.Err))
 			}
-		}
-		wanted := found
-		if len(names) > 0 {
-			wanted = a.named(found, names)
-		}
-		views := make([]findingView, len(wanted))
-		for i, w := range wanted {
-			views[i].Finding = w
-		}
-		if f.repair {
-			if views, err = a.mend(ctx, m, views, len(names) > 0, a.grace(cmd, &removalFlags{seconds: f.time})); err != nil {
-				return err
-			}
-		}
-		for _, v := range views {
-			if !v.Repaired {
+			if !found.Repaired {
 				a.code = max(a.code, exitInUse)
 			}
 		}
-		return a.reportFindings(views, f, format, len(names) > 0, m)
+		if format == nil && len(views) == 0 && len(names) == 0 && a.code == exitDone {
+			store, err := b.Store(ctx)
+			if err != nil {
+				return err
+			}
+			fmt.Fprintf(a.out, "Nothing is wrong with the store in %s.\n", plain(store.GraphRoot))
+		}
+		return a.reportFindings(views, f, format)
 	})
 }
 
-// named are the findings that the names mean; a name that means none is refused.
-func (a *app) named(found []core.Finding, names []string) []core.Finding {
-	chosen := make([]bool, len(found))
-	for _, name := range names {
-		hit := false
-		for i, f := range found {
-			if called(f, name) {
-				chosen[i], hit = true, true
-			}
-		}
-		if !hit {
-			a.refuse(fmt.Errorf("nothing damaged is called %s: see %s doctor%w", plain(name), a.program, silent{core.ErrContainerUnknown}))
-		}
-	}
-	var wanted []core.Finding
-	for i, f := range found {
-		if chosen[i] {
-			wanted = append(wanted, f)
-		}
-	}
-	return wanted
-}
-
-// called is whether a name means a finding. An ID may be cut, but not so short that it is taken for a pid.
-func called(f core.Finding, name string) bool {
-	if name == "" {
-		return false
-	}
-	for _, id := range []string{string(f.Container), string(f.Layer), string(f.Image)} {
-		if len(name) >= 8 && strings.HasPrefix(id, name) {
-			return true
-		}
-	}
-	for _, p := range core.Processes(f.Evidence) {
-		if f.Use == core.UseInUse && name == strconv.Itoa(p.PID) {
-			return true
-		}
-	}
-	return slices.Contains([]string{f.Name, f.Group, strings.TrimPrefix(f.Group, "pod "), f.Path}, name)
-}
-
-// mend repairs what was named, or what is dead. A repair may lay bare what was its engine's to clean
-// before, so it looks again.
-func (a *app) mend(ctx context.Context, m *machine, views []findingView, named bool, grace time.Duration) ([]findingView, error) {
-	const rounds = 3
-	for round := 0; ; round++ {
-		var open []int
-		var todo []core.Finding
-		for i, v := range views {
-			if (named || v.Dead) && !v.Repaired && v.Error == "" {
-				open, todo = append(open, i), append(todo, v.Finding)
-			}
-		}
-		if len(todo) == 0 || round == rounds {
-			return views, nil
-		}
-		for n, err := range m.doctor.Repair(ctx, todo, grace) {
-			v := &views[open[n]]
-			v.Repaired = err == nil
-			if err != nil {
-				v.Error = lines(errorWords(err))
-				a.code = max(a.code, exitCode(err))
-			}
-		}
-		found, _, err := m.doctor.Examine(ctx)
-		if err != nil {
-			return views, fmt.Errorf("look for damage after the repair: %w", err)
-		}
-		for _, f := range found {
-			known := slices.IndexFunc(views, func(v findingView) bool { return v.Damage == f.Damage && v.ID() == f.ID() })
-			switch {
-			case known >= 0 && views[known].Repaired:
-				views[known].Repaired, views[known].Error = false, "it is there again after the repair"
-			case known < 0 && f.Dead && (!named || belongs(f, views)):
-				views = append(views, findingView{Finding: f})
-			}
-		}
-	}
-}
-
-// belongs is whether a finding is about a container that was mended.
-func belongs(f core.Finding, views []findingView) bool {
-	return f.Container != "" && slices.ContainsFunc(views, func(v findingView) bool { return v.Repaired && v.Container == f.Container })
-}
-
-func (a *app) reportFindings(views []findingView, f *doctorFlags, format *format, named bool, m *machine) error {
+func (a *app) reportFindings(views []findingView, f *doctorFlags, format *format) error {
 	switch {
 	case format != nil && format.json:
 		return a.writeJSON(views)
@@ -195,6 +109,9 @@ func (a *app) reportFindings(views []findingView, f *doctorFlags, format *format
 		switch {
 		case v.Repaired:
 			fmt.Fprintf(a.out, "Repaired: %s\n", findingWords(v.Finding))
+			if v.Error != "" {
+				fmt.Fprintf(a.err, "Error: whether that lasts is not known: %s\n", v.Error)
+			}
 		case v.Error != "":
 			open++
 			fmt.Fprintf(a.err, "Error: %s, and is not mended: %s\n", findingWords(v.Finding), v.Error)
@@ -206,10 +123,7 @@ func (a *app) reportFindings(views []findingView, f *doctorFlags, format *format
 			fmt.Fprintf(a.out, "%s%s; %s\n", findingWords(v.Finding), findingHolders(v.Finding), a.cure(v.Finding))
 		}
 	}
-	switch {
-	case len(views) == 0 && !named && a.code == exitDone:
-		fmt.Fprintf(a.out, "Nothing is wrong with the store in %s.\n", plain(m.doctor.Store.Info().GraphRoot))
-	case dead > 0 && !f.repair:
+	if dead > 0 && !f.repair {
 		fmt.Fprintf(a.out, "%s, %d proven dead: %s doctor --repair\n", plural(open, "thing"), dead, a.program)
 	}
 	return nil
@@ -225,6 +139,7 @@ var damageWords = map[core.Damage]string{
 	core.DamageUnreferencedLayer: "Unreferenced layer",
 	core.DamageMountCount:        "Stale mount count",
 	core.DamageDeletion:          "Interrupted deletion",
+	core.DamageLoad:              "Interrupted load",
 }
 
 // findingWords is "Wreck: container shop/web/app (0a8175395fe2) of crio, in pod shop/web: runs on …".
@@ -234,7 +149,7 @@ func findingWords(f core.Finding) string {
 	case f.Container != "":
 		who = containerSubject(f.Container, f.Name).String()
 	case f.Image != "":
-		who = imageSubject(core.Image{ID: f.Image}, f.Name).String()
+		who = imageSubject(f.Image, f.Name).String()
 	case f.Layer != "":
 		who = "layer " + short(string(f.Layer))
 	default:

@@ -7,11 +7,10 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 
-	"github.com/unmoor/unmoor/core"
+	"github.com/unmoor/unmoor/internal/service"
 )
 
 func (a *app) imagesCommand() *cobra.Command {
@@ -54,29 +53,27 @@ func (a *app) images(cmd *cobra.Command, flags *listFlags, all bool, name string
 	if err != nil {
 		return err
 	}
-	return a.withMachine(cmd, func(ctx context.Context, m *machine) error {
-		snapshot, err := m.engine.Store.Snapshot(ctx)
-		if err != nil {
-			return err
-		}
-		images := slices.Clone(snapshot.Images)
-		slices.SortStableFunc(images, func(a, b core.Image) int { return b.Created.Compare(a.Created) })
-		rows, views := []imageRow{}, []imageView{}
-		for _, i := range images {
-			if !all && i.Dangling() && len(snapshot.Children(i.ID)) > 0 {
-				continue
+	return a.ask(cmd, func(ctx context.Context, b backend) error {
+		rows, images := []imageRow{}, []service.Image{}
+		err := b.Images(ctx, "", func(i service.Image) error {
+			if !all && i.Dangling && len(i.Children) > 0 {
+				return nil
 			}
-			of := imageRows(i, snapshot.ContainersOf(i.ID), flags.noTrunc)
+			of := imageRows(i, flags.noTrunc)
 			of = slices.DeleteFunc(of, func(r imageRow) bool { return !r.fits(filter) || name != "" && !r.called(name) })
 			if len(of) == 0 {
-				continue
+				return nil
 			}
 			if flags.quiet {
 				of = of[:1]
 			}
-			rows, views = append(rows, of...), append(views, of[0].view())
+			rows, images = append(rows, of...), append(images, i)
+			return nil
+		})
+		if err != nil {
+			return err
 		}
-		return list(a, format, flags, rows, views, imageHeadings)
+		return list(a, format, flags, rows, images, imageHeadings)
 	})
 }
 
@@ -88,29 +85,28 @@ var imageHeadings = map[string]string{
 
 // imageRow is what a template sees of an image under one of its names.
 type imageRow struct {
-	image      core.Image
-	name       string
-	containers []core.Container
-	full       bool
+	image service.Image
+	name  string
+	full  bool
 }
 
 // imageRows is a row a name, one for an image without names.
-func imageRows(i core.Image, containers []core.Container, full bool) []imageRow {
+func imageRows(i service.Image, full bool) []imageRow {
 	var rows []imageRow
 	for _, name := range i.Names {
-		rows = append(rows, imageRow{i, name, containers, full})
+		rows = append(rows, imageRow{i, name, full})
 	}
 	if rows == nil {
-		rows = []imageRow{{i, "", containers, full}}
+		rows = []imageRow{{i, "", full}}
 	}
 	return rows
 }
 
 func (r imageRow) ID() string {
 	if r.full {
-		return string(r.image.ID)
+		return plain(string(r.image.ID))
 	}
-	return r.image.ID.Short()
+	return short(string(r.image.ID))
 }
 
 func (r imageRow) Name() string       { return plain(r.name) }
@@ -120,10 +116,10 @@ func (r imageRow) Created() string    { return ago(r.image.Created) }
 func (r imageRow) CreatedAt() string  { return r.image.Created.String() }
 func (r imageRow) Size() string       { return sizeOrDash(r.image.Size) }
 func (r imageRow) UniqueSize() string { return sizeOrDash(r.image.UniqueSize) }
-func (r imageRow) Containers() string { return strconv.Itoa(len(r.containers)) }
+func (r imageRow) Containers() string { return strconv.Itoa(len(r.image.Containers)) }
 func (r imageRow) ReadOnly() bool     { return r.image.ReadOnly }
-func (r imageRow) Dangling() bool     { return r.image.Dangling() }
-func (r imageRow) ParentID() string   { return r.image.Parent.Short() }
+func (r imageRow) Dangling() bool     { return r.image.Dangling }
+func (r imageRow) ParentID() string   { return short(string(r.image.Parent)) }
 
 // Under the names of the JSON, where those are others.
 func (r imageRow) Names() string      { return plain(strings.Join(r.image.Names, ",")) }
@@ -174,7 +170,7 @@ func (r imageRow) fits(f filter) bool {
 	isTrue := func(is bool) func(string) bool {
 		return func(v string) bool { b, err := strconv.ParseBool(v); return err == nil && b == is }
 	}
-	return f.fits("dangling", isTrue(r.image.Dangling())) &&
+	return f.fits("dangling", isTrue(r.image.Dangling)) &&
 		f.fits("readonly", isTrue(r.image.ReadOnly)) &&
 		f.fits("reference", func(v string) bool {
 			repository, tag := splitName(r.name)
@@ -188,33 +184,5 @@ func (r imageRow) fits(f filter) bool {
 		})
 }
 
-// MarshalJSON writes the view.
-func (r imageRow) MarshalJSON() ([]byte, error) { return json.Marshal(r.view()) }
-
-// imageView is an image in JSON.
-type imageView struct {
-	ID           core.ImageID       `json:"id"`
-	Names        []string           `json:"names"`
-	Digests      []string           `json:"digests"`
-	Created      time.Time          `json:"created"`
-	Size         int64              `json:"size"`
-	UniqueSize   int64              `json:"uniqueSize"`
-	ReadOnly     bool               `json:"readOnly"`
-	Dangling     bool               `json:"dangling"`
-	ManifestList bool               `json:"manifestList"`
-	Parent       core.ImageID       `json:"parent,omitempty"`
-	Containers   []core.ContainerID `json:"containers"`
-}
-
-func (r imageRow) view() imageView {
-	i := r.image
-	v := imageView{
-		ID: i.ID, Names: append([]string{}, i.Names...), Digests: append([]string{}, i.Digests...), Created: i.Created,
-		Size: i.Size, UniqueSize: i.UniqueSize, ReadOnly: i.ReadOnly, Dangling: i.Dangling(),
-		ManifestList: i.ManifestList, Parent: i.Parent, Containers: []core.ContainerID{},
-	}
-	for _, c := range r.containers {
-		v.Containers = append(v.Containers, c.ID)
-	}
-	return v
-}
+// MarshalJSON writes the image.
+func (r imageRow) MarshalJSON() ([]byte, error) { return json.Marshal(r.image) }

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"regexp"
 	"slices"
 	"strings"
@@ -12,9 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/unmoor/unmoor/core"
-	"github.com/unmoor/unmoor/plugins/buildah"
-	"github.com/unmoor/unmoor/plugins/crio"
-	"github.com/unmoor/unmoor/plugins/podman"
+	"github.com/unmoor/unmoor/internal/service"
 )
 
 func (a *app) psCommand() *cobra.Command {
@@ -54,42 +53,44 @@ func (a *app) ps(cmd *cobra.Command, flags *listFlags, size bool) error {
 		return err
 	}
 	size = size || strings.Contains(text, ".Size")
-	return a.withMachine(cmd, func(ctx context.Context, m *machine) error {
-		snapshot, err := m.engine.Store.Snapshot(ctx)
+	return a.ask(cmd, func(ctx context.Context, b backend) error {
+		ancestors, err := ancestors(ctx, b, filter["ancestor"])
 		if err != nil {
 			return err
 		}
-		holders, err := m.engine.Survey(ctx, snapshot, snapshot.Containers)
+		rows := []containerRow{}
+		err = b.Containers(ctx, service.ContainerQuery{Size: size}, func(c service.Container) error {
+			if row := (containerRow{container: c, full: flags.noTrunc, ancestors: ancestors}); row.fits(filter) {
+				rows = append(rows, row)
+			}
+			return nil
+		})
 		if err != nil {
 			return err
 		}
-		ancestors := make(map[string]core.ImageID)
-		for _, v := range filter["ancestor"] {
-			if id, _, err := m.engine.Store.ResolveImage(ctx, snapshot, v); err == nil {
-				ancestors[v] = id
-			} // no such image: nothing is made of it
-		}
-		rows, views := []containerRow{}, []containerView{}
-		for _, h := range holders {
-			image, _ := snapshot.Image(h.Container.ImageID)
-			row := containerRow{holder: h, image: image, full: flags.noTrunc, ancestors: ancestors}
-			if !row.fits(filter) {
-				continue
-			}
-			if size {
-				if bytes, err := m.engine.Store.ContainerSize(ctx, h.Container); err == nil {
-					row.size = &bytes
-				} // a layer that cannot be read: its size is not known, the rest is
-			}
-			rows, views = append(rows, row), append(views, row.view())
-		}
-		return list(a, format, flags, rows, views, containerHeadings)
+		return list(a, format, flags, rows, rows, containerHeadings)
 	})
+}
+
+// ancestors are the images that the values of a filter mean; of one that means none or several nothing is
+// made.
+func ancestors(ctx context.Context, b backend, values []string) (map[string]core.ImageID, error) {
+	all := make(map[string]core.ImageID)
+	for _, v := range values {
+		if v == "" {
+			continue // which would be all images
+		}
+		err := b.Images(ctx, v, func(i service.Image) error { all[v] = i.ID; return nil })
+		if _, ambiguous := errors.AsType[*core.AmbiguousError](err); err != nil && !ambiguous && unknown(err) == nil {
+			return nil, err
+		}
+	}
+	return all, nil
 }
 
 var containerFilters = []filterKey{
 	{name: "id"}, {"name", expression},
-	{"owner", oneOf(podman.Name, buildah.Name, crio.Name, "none")},
+	{name: "owner"}, // a plugin, built in or not
 	{"use", oneOf("idle", "in_use", "in-use", "unknown")},
 	{"status", oneOf(string(core.StateCreated), string(core.StateRunning), string(core.StatePaused), string(core.StateStopped),
 		string(core.StateBuilding), string(core.StateRemoving), exited)},
@@ -108,83 +109,80 @@ var containerHeadings = map[string]string{
 
 // containerRow is what a template sees of a container.
 type containerRow struct {
-	holder core.Holder
-	image  core.Image
-	// size is nil where it is not known.
-	size *int64
-	full bool
+	container service.Container
+	full      bool
 	// ancestors are the images that the values of the filter mean.
 	ancestors map[string]core.ImageID
 }
 
-func (r containerRow) ID() string      { return r.cutID(string(r.holder.Container.ID)) }
-func (r containerRow) ImageID() string { return r.cutID(string(r.holder.Container.ImageID)) }
-func (r containerRow) LayerID() string { return r.cutID(string(r.holder.Container.LayerID)) }
-func (r containerRow) Holding() string { return r.holder.Holding.Kind.String() }
-func (r containerRow) Use() string     { return r.holder.Use.String() }
-func (r containerRow) Reason() string  { return plain(r.holder.Reason) }
-func (r containerRow) Pod() string     { return plain(r.holder.Holding.Claim.Group) }
-func (r containerRow) Mounts() int     { return r.holder.Container.Layer.MountCount }
+func (r containerRow) ID() string      { return r.cutID(string(r.container.ID)) }
+func (r containerRow) ImageID() string { return r.cutID(string(r.container.ImageID)) }
+func (r containerRow) LayerID() string { return r.cutID(string(r.container.LayerID)) }
+func (r containerRow) Holding() string { return r.container.Holding.String() }
+func (r containerRow) Use() string     { return r.container.Use.String() }
+func (r containerRow) Reason() string  { return plain(r.container.Reason) }
+func (r containerRow) Pod() string     { return plain(r.container.Group) }
+func (r containerRow) Mounts() int     { return r.container.Mounts }
 func (r containerRow) Status() string  { return r.State() }
 
 // Under the names of the JSON, where those are others.
-func (r containerRow) DisplayName() string { return plain(r.holder.Holding.Claim.DisplayName) }
+func (r containerRow) DisplayName() string { return plain(r.container.DisplayName) }
 func (r containerRow) Owners() string      { return r.Owner() }
 func (r containerRow) Group() string       { return r.Pod() }
 
 // Names is what the owner calls it, else its names in the store.
 func (r containerRow) Names() string {
-	if name := r.holder.Holding.Claim.DisplayName; name != "" {
+	if name := r.container.DisplayName; name != "" {
 		return plain(name)
 	}
-	return plain(strings.Join(r.holder.Container.Names, ","))
+	return plain(strings.Join(r.container.Names, ","))
 }
 
 func (r containerRow) Owner() string {
-	h := r.holder.Holding
-	switch h.Kind {
+	c := r.container
+	switch c.Holding {
 	case core.Owned, core.Contested:
-		return plain(strings.Join(h.Owners, ","))
+		return plain(strings.Join(c.Owners, ","))
 	case core.Unowned:
 		return "-"
 	case core.Undetermined:
 	}
-	if len(h.Owners) == 0 {
+	if len(c.Owners) == 0 {
 		return "?"
 	}
-	return plain(strings.Join(h.Owners, "?,")) + "?"
+	return plain(strings.Join(c.Owners, "?,")) + "?"
 }
 
 func (r containerRow) State() string {
-	if s := r.holder.Holding.Claim.State; s != core.StateNone {
+	if s := r.container.State; s != core.StateNone {
 		return plain(string(s))
 	}
 	return "-"
 }
 
 func (r containerRow) Image() string {
-	if len(r.image.Names) > 0 {
-		return plain(r.image.Names[0])
+	if r.container.Image != "" {
+		return plain(r.container.Image)
 	}
-	if r.holder.Container.ImageID == "" {
+	if r.container.ImageID == "" {
 		return "-"
 	}
 	return r.ImageID()
 }
 
-func (r containerRow) Created() string   { return ago(r.holder.Container.Created) }
-func (r containerRow) CreatedAt() string { return r.holder.Container.Created.String() }
+func (r containerRow) Created() string   { return ago(r.container.Created) }
+func (r containerRow) CreatedAt() string { return r.container.Created.String() }
 
 func (r containerRow) Size() string {
-	if r.size == nil {
+	if r.container.Size == nil {
 		return "-"
 	}
-	return humanSize(*r.size)
+	return humanSize(*r.container.Size)
 }
 
 func (r containerRow) cutID(id string) string {
 	if r.full {
-		return id
+		return plain(id)
 	}
 	return short(id)
 }
@@ -197,21 +195,21 @@ func ago(t time.Time) string {
 }
 
 func (r containerRow) fits(f filter) bool {
-	c := r.holder.Container
+	c := r.container
 	return f.fits("id", func(v string) bool { return strings.HasPrefix(string(c.ID), v) }) &&
 		f.fits("name", func(v string) bool {
 			named, err := regexp.Compile(v)
 			return err == nil && (named.MatchString(r.Names()) || slices.ContainsFunc(c.Names, named.MatchString))
 		}) &&
 		f.fits("owner", func(v string) bool {
-			return slices.Contains(r.holder.Holding.Owners, v) || v == "none" && r.holder.Holding.Kind == core.Unowned
+			return slices.Contains(r.container.Owners, v) || v == "none" && r.container.Holding == core.Unowned
 		}) &&
 		f.fits("use", func(v string) bool { return strings.ReplaceAll(v, "-", "_") == r.Use() }) &&
 		f.fits("status", func(v string) bool {
 			if v == exited {
 				v = string(core.StateStopped)
 			}
-			return v == string(r.holder.Holding.Claim.State)
+			return v == string(r.container.State)
 		}) &&
 		f.fits("pod", func(v string) bool { return v == r.Pod() }) &&
 		f.fits("ancestor", func(v string) bool {
@@ -220,47 +218,5 @@ func (r containerRow) fits(f filter) bool {
 		})
 }
 
-// MarshalJSON writes the view.
-func (r containerRow) MarshalJSON() ([]byte, error) { return json.Marshal(r.view()) }
-
-// containerView is a container in JSON.
-type containerView struct {
-	ID          core.ContainerID `json:"id"`
-	Names       []string         `json:"names"`
-	DisplayName string           `json:"displayName,omitempty"`
-	ImageID     core.ImageID     `json:"imageId"`
-	// Image is the first name of the image; empty where it has none.
-	Image   string           `json:"image"`
-	LayerID core.LayerID     `json:"layerId"`
-	Created time.Time        `json:"created"`
-	Holding core.HoldingKind `json:"holding"`
-	Owners  []string         `json:"owners"`
-	State   core.State       `json:"state,omitempty"`
-	Use     core.Use         `json:"use"`
-	Reason  string           `json:"reason"`
-	Group   string           `json:"group,omitempty"`
-	Mounts  int              `json:"mounts"`
-	// Size is the bytes of the writable layer; absent where it was not asked for or is not known.
-	Size     *int64          `json:"size,omitempty"`
-	Evidence []core.Evidence `json:"evidence"`
-}
-
-func (r containerRow) view() containerView {
-	c, h := r.holder.Container, r.holder.Holding
-	v := containerView{
-		ID: c.ID, Names: append([]string{}, c.Names...), DisplayName: h.Claim.DisplayName,
-		ImageID: c.ImageID, LayerID: c.LayerID, Created: c.Created,
-		Holding: h.Kind, Owners: append([]string{}, h.Owners...), State: h.Claim.State,
-		Use: r.holder.Use, Reason: r.holder.Reason, Group: h.Claim.Group, Mounts: c.Layer.MountCount,
-		Size: r.size, Evidence: evidence(r.holder),
-	}
-	if len(r.image.Names) > 0 {
-		v.Image = r.image.Names[0]
-	}
-	return v
-}
-
-// evidence is what the owner and the kernel say.
-func evidence(h core.Holder) []core.Evidence {
-	return append(append([]core.Evidence{}, h.Holding.Claim.Evidence...), h.Observation.Evidence...)
-}
+// MarshalJSON writes the container.
+func (r containerRow) MarshalJSON() ([]byte, error) { return json.Marshal(r.container) }

@@ -1,9 +1,9 @@
 package main
 
 import (
-	"context"
-
 	"github.com/spf13/cobra"
+
+	"github.com/unmoor/unmoor/internal/service"
 )
 
 func (a *app) rmCommand() *cobra.Command {
@@ -40,18 +40,5 @@ func (a *app) rm(cmd *cobra.Command, references []string, f *removalFlags) error
 	if err != nil {
 		return err
 	}
-	return a.withMachine(cmd, func(ctx context.Context, m *machine) error {
-		j := &job{verb: "rm", program: a.program, request: f.request(a.grace(cmd, f))}
-		if j.snapshot, err = m.engine.Store.Snapshot(ctx); err != nil {
-			return err
-		}
-		if f.all {
-			for _, c := range j.snapshot.Containers {
-				j.addContainer(c, "", c.ID.Short())
-			}
-		} else if err := a.addContainers(ctx, m, j, references, f, cmd.Flags().Changed("force")); err != nil {
-			return err
-		}
-		return a.remove(ctx, m, j, f, format)
-	})
+	return a.remove(cmd, service.Targets{Containers: references, AllContainers: f.all}, f, format)
 }

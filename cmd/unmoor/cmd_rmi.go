@@ -1,9 +1,9 @@
 package main
 
 import (
-	"context"
-
 	"github.com/spf13/cobra"
+
+	"github.com/unmoor/unmoor/internal/service"
 )
 
 func (a *app) rmiCommand() *cobra.Command {
@@ -38,24 +38,7 @@ func (a *app) rmi(cmd *cobra.Command, references []string, f *removalFlags) erro
 	if err != nil {
 		return err
 	}
-	return a.withMachine(cmd, func(ctx context.Context, m *machine) error {
-		j := &job{verb: "rmi", program: a.program, request: f.request(a.grace(cmd, f))}
-		if !f.dryRun {
-			j.completed = a.complete(ctx, m)
-		}
-		if j.snapshot, err = m.engine.Store.Snapshot(ctx); err != nil {
-			return err
-		}
-		if f.all {
-			j.addAllImages()
-		} else if err := a.addImages(ctx, m, j, references, f, cmd.Flags().Changed("force")); err != nil {
-			return err
-		}
-		if !f.noPrune && f.revision == "" { // which is that of a plan without it
-			j.addRest()
-		}
-		return a.remove(ctx, m, j, f, format)
-	})
+	return a.remove(cmd, service.Targets{Images: references, AllImages: f.all}, f, format)
 }
 
 // check finds what is wrong with the flags alone.

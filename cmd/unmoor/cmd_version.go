@@ -11,10 +11,19 @@ var version = "unknown"
 
 func (a *app) versionCommand() *cobra.Command {
 	return &cobra.Command{
-		Use: "version", Short: "Print the version", Args: none,
-		RunE: func(*cobra.Command, []string) error {
-			_, err := fmt.Fprintf(a.out, "unmoor %s\n", version)
-			return err
+		Use: "version", Short: "Print the version, and the daemon's where there is one", Args: none,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			fmt.Fprintf(a.out, "unmoor %s\n", version)
+			if err := a.configure(cmd); err != nil {
+				return err
+			}
+			c, err := a.connect(cmd.Context(), cmd)
+			if c == nil || err != nil {
+				return err
+			}
+			defer c.Close() //nolint:errcheck // It has said which version it is.
+			fmt.Fprintf(a.out, "daemon %s at %s\n", plain(c.Version()), plain(c.Address()))
+			return nil
 		},
 	}
 }

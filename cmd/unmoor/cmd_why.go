@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -10,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/unmoor/unmoor/core"
+	"github.com/unmoor/unmoor/internal/service"
 )
 
 func (a *app) whyCommand() *cobra.Command {
@@ -19,7 +19,7 @@ func (a *app) whyCommand() *cobra.Command {
 		Short: "Say who holds an image or a container, with the evidence",
 		Long: `Say everything that stands in the way of removing an image or a container: who owns each container,
 whether it is in use, what that verdict rests on, and what would lift it. Nothing is changed.`,
-		ValidArgsFunction: a.offer(allNames),
+		ValidArgsFunction: a.offer(imageNames, containerNames),
 		RunE:              func(cmd *cobra.Command, args []string) error { return a.why(cmd, args, format) },
 	}
 	cmd.Flags().StringVar(&format, "format", "", "print json, or each image or container by a Go `template`")
@@ -38,8 +38,8 @@ type whyView struct {
 	Lifted     bool       `json:"lifted"`
 	// Blockers are everything that stands in the way without force, idle containers included.
 	Blockers []core.Blocker `json:"blockers"`
-	// Holders are the containers among them, with all that is known.
-	Holders []core.Holder `json:"holders"`
+	// Holders are the containers among them, as ps shows them.
+	Holders []service.Container `json:"holders"`
 
 	subject subject
 	// program is the program with its global flags.
@@ -57,23 +57,18 @@ func (a *app) why(cmd *cobra.Command, references []string, text string) error {
 	if err != nil {
 		return err
 	}
-	return a.withMachine(cmd, func(ctx context.Context, m *machine) error {
-		snapshot, err := m.engine.Store.Snapshot(ctx)
-		if err != nil {
-			return err
-		}
+	return a.ask(cmd, func(ctx context.Context, b backend) error {
 		views := []whyView{}
 		for _, reference := range references {
-			v, err := m.whyOne(ctx, snapshot, reference)
-			if errors.Is(err, core.ErrImageUnknown) || errors.Is(err, core.ErrContainerUnknown) {
+			e, err := b.Explain(ctx, reference)
+			if unknown(err) != nil {
 				err = fmt.Errorf("no such image or container %s: %s images and %[2]s ps list what there is%[3]w", plain(reference), a.program, silent{core.ErrImageUnknown})
 			}
 			if err != nil {
 				a.refuse(err)
 				continue
 			}
-			v.program = a.program
-			views = append(views, v)
+			views = append(views, a.whyView(reference, e))
 		}
 		switch {
 		case format == nil:
@@ -91,78 +86,20 @@ func (a *app) why(cmd *cobra.Command, references []string, text string) error {
 	})
 }
 
+func (a *app) whyView(reference string, e *service.Explanation) whyView {
+	v := whyView{Reference: reference, Image: e.Image, Container: e.Container, Names: e.Names, LeastForce: e.LeastForce, Lifted: e.Lifted,
+		Blockers: e.Blockers, Holders: e.Holders, subject: imageSubject(e.Image, e.Name), program: a.program}
+	if e.Container != "" {
+		v.subject = containerSubject(e.Container, e.Name)
+	}
+	return v
+}
+
 // silent is an error to branch on that adds no words.
 type silent struct{ error }
 
 func (silent) Error() string   { return "" }
 func (s silent) Unwrap() error { return s.error }
-
-// whyOne asks about one image or, where there is none of that name, container: as for a removal of
-// it without force.
-func (m *machine) whyOne(ctx context.Context, snapshot *core.Snapshot, reference string) (whyView, error) {
-	v := whyView{Reference: reference, Names: []string{}, Blockers: []core.Blocker{}, Holders: []core.Holder{}}
-	var request core.Request
-	id, name, err := m.engine.Store.ResolveImage(ctx, snapshot, reference)
-	switch {
-	case err == nil:
-		image, _ := snapshot.Image(id)
-		v.Image, v.subject, v.Names = id, imageSubject(image, name), append(v.Names, image.Names...)
-		request.Images = []core.ImageTarget{{ID: id, All: true, Reference: reference}}
-	case errors.Is(err, core.ErrImageUnknown):
-		c, err := matchContainer(snapshot, m.displayNames(ctx, snapshot), reference)
-		if err != nil {
-			return v, err
-		}
-		v.Container, v.Names = c.ID, append(v.Names, c.Names...)
-		name := ""
-		if len(c.Names) > 0 {
-			name = c.Names[0]
-		}
-		v.subject = containerSubject(c.ID, name)
-		request.Containers = []core.ContainerID{c.ID}
-	default:
-		return v, err
-	}
-	plan, err := m.engine.Plan(ctx, request)
-	if err != nil {
-		return v, fmt.Errorf("find out what holds %s: %w", v.subject, err)
-	}
-	for _, r := range plan.Removals {
-		v.Blockers = append(v.Blockers, r.Blockers...)
-	}
-	var hard int
-	v.LeastForce, hard = leastForce(v.Blockers)
-	v.Lifted = hard == 0
-	return v, m.addHolders(ctx, snapshot, &v)
-}
-
-// addHolders looks at the containers that are in the way, and at the one that was asked about.
-func (m *machine) addHolders(ctx context.Context, snapshot *core.Snapshot, v *whyView) error {
-	var containers []core.Container
-	seen := make(map[core.ContainerID]bool)
-	add := func(id core.ContainerID) {
-		c, ok := snapshot.Container(id)
-		if ok && !seen[id] {
-			seen[id] = true
-			containers = append(containers, c)
-		}
-	}
-	if v.Container != "" {
-		add(v.Container)
-	}
-	for _, b := range v.Blockers {
-		add(b.Container)
-	}
-	if len(containers) == 0 {
-		return nil
-	}
-	holders, err := m.engine.Survey(ctx, snapshot, containers)
-	if err != nil {
-		return fmt.Errorf("find out what holds %s: %w", v.subject, err)
-	}
-	v.Holders = holders
-	return nil
-}
 
 // String is the view for people.
 func (v whyView) String() string {
@@ -177,20 +114,19 @@ func (v whyView) String() string {
 			writeEvidence(&s, b.Evidence)
 		}
 	}
-	for _, h := range v.Holders {
-		row := containerRow{holder: h}
-		who := containerSubject(h.Container.ID, row.Names()).String()
-		if group := h.Holding.Claim.Group; group != "" {
-			who += " " + groupWords(group, h.Holding.Owners...)
+	for _, c := range v.Holders {
+		who := containerSubject(c.ID, containerRow{container: c}.Names()).String()
+		if c.Group != "" {
+			who += " " + groupWords(c.Group, c.Owners...)
 		}
-		fmt.Fprintf(&s, "  %s: %s, %s\n", who, useWord(h.Use), plain(h.Reason))
-		fmt.Fprintf(&s, "    owner: %s\n", ownerWords(h.Holding))
-		if h.Container.ImageID != v.Image && v.Image != "" {
-			fmt.Fprintf(&s, "    image: %s\n", short(string(h.Container.ImageID)))
+		fmt.Fprintf(&s, "  %s: %s, %s\n", who, useWord(c.Use), plain(c.Reason))
+		fmt.Fprintf(&s, "    owner: %s\n", ownerWords(c))
+		if c.ImageID != v.Image && v.Image != "" {
+			fmt.Fprintf(&s, "    image: %s\n", short(string(c.ImageID)))
 		}
-		writeEvidence(&s, evidence(h))
+		writeEvidence(&s, c.Evidence)
 		for _, b := range v.Blockers {
-			if b.Container == h.Container.ID {
+			if b.Container == c.ID {
 				if b.Reason == core.ReasonProtected { // the line above tells of its use alone
 					fmt.Fprintf(&s, "    %s\n", plain(b.Detail))
 				}
@@ -198,11 +134,7 @@ func (v whyView) String() string {
 			}
 		}
 	}
-	verb := "rm"
-	if v.Image != "" {
-		verb = "rmi"
-	}
-	switch k := (kept{blockers: v.Blockers, program: v.program, command: verb + " " + quoted(v.Reference)}); {
+	switch k := (kept{blockers: v.Blockers, program: v.program, command: v.subject.verb() + " " + quoted(v.Reference)}); {
 	case len(v.Blockers) == 0:
 		fmt.Fprintf(&s, "  Nothing is in the way: %s %s\n", k.program, k.command)
 	default:
@@ -222,12 +154,12 @@ func useWord(u core.Use) string {
 	return "perhaps in use"
 }
 
-func ownerWords(h core.Holding) string {
-	who := plain(strings.Join(h.Owners, ", "))
-	switch h.Kind {
+func ownerWords(c service.Container) string {
+	who := plain(strings.Join(c.Owners, ", "))
+	switch c.Holding {
 	case core.Owned:
-		if h.Claim.State != core.StateNone {
-			return fmt.Sprintf("%s, which calls it %s", who, plain(string(h.Claim.State)))
+		if c.State != core.StateNone {
+			return fmt.Sprintf("%s, which calls it %s", who, plain(string(c.State)))
 		}
 		return who
 	case core.Contested:
@@ -236,8 +168,8 @@ func ownerWords(h core.Holding) string {
 		return "no engine"
 	case core.Undetermined:
 	}
-	if h.Advice != "" {
-		return fmt.Sprintf("not known; %s", plain(h.Advice))
+	if c.Advice != "" {
+		return fmt.Sprintf("not known; %s", plain(c.Advice))
 	}
 	return "not known"
 }

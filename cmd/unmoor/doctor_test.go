@@ -25,18 +25,27 @@ func (f *fake) MountedLayers(context.Context, []string) ([]core.LayerID, error) 
 }
 
 func (f *fake) DeleteLayer(_ context.Context, id core.LayerID) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	f.changes++
 	f.litter.Unreferenced = slices.DeleteFunc(f.litter.Unreferenced, func(l core.LitterLayer) bool { return l.Layer.ID == id })
 	return f.deleteErr
 }
 
 func (f *fake) RemoveDirectory(_ context.Context, path string) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	f.changes++
 	f.litter.Directories = slices.DeleteFunc(f.litter.Directories, func(l core.LitterDirectory) bool { return l.Path == path })
 	return nil
 }
 
-func (f *fake) ResetMountCount(context.Context, core.LayerID) error { f.changes++; return nil }
+func (f *fake) ResetMountCount(context.Context, core.LayerID) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.changes++
+	return nil
+}
 
 // wrecked is a store with a pod on deleted files, a layer and a directory that belong to nothing.
 func wrecked() *fake {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"github.com/unmoor/unmoor/core"
+	"github.com/unmoor/unmoor/internal/service"
 )
 
 // document is what rmi, rm and plan print with --format json. Its shape is part of the interface:
@@ -15,12 +16,31 @@ type document struct {
 	Results []resultView `json:"results,omitempty"`
 	// Completed are images whose deletion an earlier run was interrupted in, and that are deleted now.
 	Completed []completedView `json:"completed,omitempty"`
+	// Prune is what a prune says besides.
+	Prune *pruneView `json:"prune,omitempty"`
 	// Errors are the references that fit nothing or too much.
 	Errors         []errorView `json:"errors,omitempty"`
 	ReclaimedBytes int64       `json:"reclaimedBytes"`
 	// ReclaimedAtLeast is whether the size of something that went was not known.
 	ReclaimedAtLeast bool `json:"reclaimedAtLeast,omitempty"`
 	ExitCode         int  `json:"exitCode"`
+}
+
+// pruneView is what a prune says beside its plan and results.
+type pruneView struct {
+	// Kept is what was meant and has to stay.
+	Kept []core.Blocker `json:"kept"`
+	// Bytes are what the plan gives free; AtLeast is whether something was not measured.
+	Bytes   int64 `json:"bytes"`
+	AtLeast bool  `json:"atLeast,omitempty"`
+	// Disk is the file system before, After the same afterwards; Wanted is what was to become free of it.
+	Disk   *core.Disk `json:"disk,omitempty"`
+	After  *core.Disk `json:"after,omitempty"`
+	Wanted int64      `json:"wanted,omitempty"`
+}
+
+func newPruneView(p *service.Pruned) *pruneView {
+	return &pruneView{Kept: append([]core.Blocker{}, p.Kept...), Bytes: p.Bytes, AtLeast: p.AtLeast, Disk: p.Disk, After: p.After, Wanted: p.Wanted}
 }
 
 // resultView is one removal's result, and the row of a Go template.

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"strings"
 	"sync"
@@ -12,7 +13,10 @@ import (
 	"time"
 
 	"github.com/unmoor/unmoor/core"
+	"github.com/unmoor/unmoor/internal/client"
 	"github.com/unmoor/unmoor/internal/config"
+	"github.com/unmoor/unmoor/internal/service"
+	"github.com/unmoor/unmoor/internal/wire"
 )
 
 // fake is a store, its owners and a kernel in memory, whose containers can be stopped and removed.
@@ -24,6 +28,8 @@ type fake struct {
 	// pins are the images that an engine pins, or may pin.
 	pins      map[core.ImageID]core.Pin
 	completed []core.Interrupted
+	// stopping, where set, is called by a stop.
+	stopping func()
 	// stopErr is the owners' answer to a stop; deleteErr the store's to a deletion.
 	stopErr, deleteErr error
 	openErr            error
@@ -31,8 +37,15 @@ type fake struct {
 	litter      core.Litter
 	mounted     []core.LayerID
 	inventories []core.Inventory
+	// building, where set, is the engine that builds images.
+	building func(ctx context.Context, r core.BuildRequest, output func(string)) error
 	// changes counts what was done to the store.
 	changes int
+	// imported is the last request, loadErr what a load comes to.
+	imported core.ImportRequest
+	loadErr  error
+	// server is the daemon's that serves it.
+	server *wire.Server
 }
 
 var epoch = time.Date(2026, 5, 4, 3, 2, 1, 0, time.UTC)
@@ -50,7 +63,7 @@ func id(digits string) string { return digits + strings.Repeat("0", 64-len(digit
 func (f *fake) image(digits string, names ...string) core.ImageID {
 	f.snapshot.Images = append(f.snapshot.Images, core.Image{
 		ID: core.ImageID(id(digits)), Names: names, Created: epoch, Digests: []string{"sha256:" + id("d1"+digits)},
-		Layer: core.Layer{ID: core.LayerID(id("1a" + digits)), Driver: "overlay"}, Size: 4_500_000, UniqueSize: 4_400_000,
+		Layer: core.Layer{ID: core.LayerID(id("1a" + digits)), Driver: "overlay"}, Size: 4_500_000, UniqueSize: 4_400_000, LabelsKnown: true,
 		LayerSizes: map[core.LayerID]int64{core.LayerID(id("1a" + digits)): 4_400_000},
 	})
 	return core.ImageID(id(digits))
@@ -106,7 +119,21 @@ func (f *fake) Snapshot(ctx context.Context) (*core.Snapshot, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	return &core.Snapshot{Store: f.Info(), Images: slices.Clone(f.snapshot.Images), Containers: slices.Clone(f.snapshot.Containers)}, nil
+	s := &core.Snapshot{Store: f.Info(), Images: slices.Clone(f.snapshot.Images), Containers: slices.Clone(f.snapshot.Containers),
+		Layers: slices.Clone(f.snapshot.Layers)}
+	listed := make(map[core.LayerID]bool)
+	for _, i := range s.Images {
+		for id, bytes := range i.LayerSizes {
+			if !listed[id] {
+				listed[id] = true
+				s.Layers = append(s.Layers, core.StoredLayer{ID: id, Bytes: bytes})
+			}
+		}
+	}
+	for _, c := range s.Containers {
+		s.Layers = append(s.Layers, core.StoredLayer{ID: c.LayerID, Bytes: -1})
+	}
+	return s, nil
 }
 
 func (f *fake) ResolveImage(_ context.Context, s *core.Snapshot, reference string) (core.ImageID, string, error) {
@@ -143,6 +170,8 @@ func (f *fake) DeleteContainer(_ context.Context, deleted core.Container) error 
 }
 
 func (f *fake) RemoveNames(_ context.Context, id core.ImageID, names []string) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	f.changes++
 	for n, i := range f.snapshot.Images {
 		if i.ID == id {
@@ -161,6 +190,8 @@ type fakeDeletion struct{ *fake }
 func (f fakeDeletion) End(context.Context) error { return nil }
 
 func (f fakeDeletion) Delete(_ context.Context, image core.Image) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	if f.deleteErr != nil {
 		return f.deleteErr
 	}
@@ -170,10 +201,14 @@ func (f fakeDeletion) Delete(_ context.Context, image core.Image) error {
 }
 
 func (f *fake) CompleteInterrupted(context.Context) ([]core.Interrupted, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	return slices.Clone(f.completed), nil
 }
 
 func (f *fake) Conclude(_ context.Context, id core.ImageID) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	f.completed = slices.DeleteFunc(f.completed, func(c core.Interrupted) bool { return c.Image.ID == id })
 	return nil
 }
@@ -201,6 +236,9 @@ func (f *fake) Pins(_ context.Context, _ core.StoreInfo, images []core.Image, _ 
 }
 
 func (f *fake) Stop(_ context.Context, _ string, _ core.StoreInfo, handles []core.Handle, _ time.Duration) []core.Outcome {
+	if f.stopping != nil {
+		f.stopping()
+	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	var all []core.Outcome
@@ -222,6 +260,19 @@ func (f *fake) Remove(ctx context.Context, _ string, _ core.StoreInfo, handles [
 		all = append(all, core.Outcome{Container: h.Container.ID, Err: f.DeleteContainer(ctx, h.Container), StorageRemoved: true})
 	}
 	return all
+}
+
+// Build makes the image 77aa, as an engine that does as building says.
+func (f *fake) Build(ctx context.Context, _ core.StoreInfo, r core.BuildRequest, output func(string)) (core.ImageID, error) {
+	if f.building == nil {
+		return "", errors.New("no engine builds images here")
+	}
+	if err := f.building(ctx, r, output); err != nil {
+		return "", err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.image("77aa", r.Names...), nil
 }
 
 func (f *fake) Observe(_ context.Context, layers []core.Layer) (map[core.LayerID]core.Observation, error) {
@@ -259,21 +310,59 @@ type call struct {
 	code           int
 }
 
-// call runs a command line on the fake.
+// call runs a command line on the fake, in this process.
 func (f *fake) call(t *testing.T, args ...string) call {
 	t.Helper()
-	t.Setenv("UNMOOR_CONFIG", "")
-	t.Setenv("TZ", "UTC")
+	return caller{fake: f}.call(t, args...)
+}
+
+// caller runs command lines on a fake.
+type caller struct {
+	fake *fake
+	// socket is the daemon's; empty is in this process.
+	socket  string
+	dialing client.Options
+}
+
+func (c caller) call(t *testing.T, args ...string) call {
+	t.Helper()
 	var stdout, stderr bytes.Buffer
-	a := &app{out: newOutput(&stdout), err: &stderr, open: func(context.Context, config.Config) (*machine, error) {
-		if f.openErr != nil {
-			return nil, f.openErr
-		}
-		engine := &core.Engine{Store: f, Owners: f, Kernel: f}
-		return &machine{engine: engine, doctor: &core.Doctor{Engine: engine, Store: f, Owners: f, Kernel: f}, close: func() {}}, nil
-	}}
-	code := a.run(t.Context(), args)
+	app := c.app(t, &stdout, &stderr)
+	c.settle()
+	code := app.run(t.Context(), args)
+	c.settle()
 	return call{stdout.String(), stderr.String(), code}
+}
+
+// settle has the daemon see what the test did to the fake, and the test what the daemon did: nothing else
+// orders what they do for the race detector.
+func (c caller) settle() {
+	if c.fake != nil {
+		c.fake.mu.Lock()
+		defer c.fake.mu.Unlock()
+	}
+}
+
+func (c caller) app(t *testing.T, stdout, stderr io.Writer) *app {
+	t.Helper()
+	for _, v := range append(storeVariables, "UNMOOR_URL") {
+		t.Setenv(v, "")
+	}
+	t.Setenv("TZ", "UTC")
+	return &app{out: newOutput(stdout), err: stderr, socket: c.socket, dialing: c.dialing,
+		open: func(context.Context, config.Config) (*machine, error) {
+			f := c.fake
+			if c.socket != "" {
+				t.Error("the store was opened beside the daemon")
+			}
+			if f.openErr != nil {
+				return nil, f.openErr
+			}
+			engine := &core.Engine{Store: f, Owners: f, Kernel: f}
+			return &machine{engine: engine, doctor: &core.Doctor{Engine: engine, Store: f, Owners: f, Kernel: f}, builder: f, loader: f, close: func() {}}, nil
+		},
+		plugins: func(context.Context, config.Config) ([]service.Plugin, error) { return somePlugins, nil },
+	}
 }
 
 var errBoom = errors.New("the engine said\nno")

@@ -45,13 +45,27 @@ func (s *secondsFlag) Set(text string) error {
 	return nil
 }
 
-// isForceWord is whether somebody may have written --force kill for --force=kill.
-func isForceWord(s string) bool {
-	switch s {
-	case "none", "idle", "stop", "kill":
-		return true
+// duration is nil where the flag was not given.
+func (s *secondsFlag) duration(cmd *cobra.Command) *time.Duration {
+	if !cmd.Flags().Changed("time") {
+		return nil
 	}
-	return false
+	const most = 1 << 31 // 68 years: as good as for ever, and far from an overflow
+	d := time.Duration(min(*s, most)) * time.Second
+	return &d
+}
+
+// forceWords are the references for which somebody may have written --force kill in place of
+// --force=kill.
+func forceWords(references []string) []string {
+	var words []string
+	for _, r := range references {
+		switch r {
+		case "none", "idle", "stop", "kill":
+			words = append(words, r)
+		}
+	}
+	return words
 }
 
 // removalFlags are what rmi, rm and plan share.
@@ -95,12 +109,4 @@ func (f *removalFlags) registerRevision(cmd *cobra.Command) {
 
 func isRevision(s string) bool {
 	return len(s) == 64 && strings.Trim(s, "0123456789abcdef") == ""
-}
-
-func (a *app) grace(cmd *cobra.Command, f *removalFlags) time.Duration {
-	if cmd.Flags().Changed("time") {
-		const most = 1 << 31 // 68 years: as good as for ever, and far from an overflow
-		return time.Duration(min(f.seconds, most)) * time.Second
-	}
-	return time.Duration(a.config.Removal.GracePeriod)
 }

@@ -114,7 +114,7 @@ func (a *app) writeJSON(v any) error {
 	return e.Encode(v)
 }
 
-// listFlags are what ps and images share.
+// listFlags are what the lists share.
 type listFlags struct {
 	format    string
 	noHeading bool
@@ -125,15 +125,22 @@ type listFlags struct {
 
 func (f *listFlags) register(cmd *cobra.Command, filters string) {
 	flags := cmd.Flags()
-	flags.StringVar(&f.format, "format", "", "print json, or each row by a Go `template`, as a table where it begins with \"table \"")
 	letter := "n"
 	if cmd.Name() == "ps" {
 		letter = "" // -n is --last in podman ps
 	}
-	flags.BoolVarP(&f.noHeading, "noheading", letter, false, "print no headings")
+	f.registerFormat(cmd, letter)
+	flags.Lookup("quiet").Usage = "print IDs alone"
 	flags.BoolVar(&f.noTrunc, "no-trunc", false, "print IDs and names in full")
-	flags.BoolVarP(&f.quiet, "quiet", "q", false, "print IDs alone")
 	flags.StringArrayVarP(&f.filters, "filter", "f", nil, "list only what fits `key=value`: "+filters+"; may be given several times")
+}
+
+// registerFormat registers what a list has that takes no filter. letter is short for --noheading.
+func (f *listFlags) registerFormat(cmd *cobra.Command, letter string) {
+	flags := cmd.Flags()
+	flags.StringVar(&f.format, "format", "", "print json, or each row by a Go `template`, as a table where it begins with \"table \"")
+	flags.BoolVarP(&f.noHeading, "noheading", letter, false, "print no headings")
+	flags.BoolVarP(&f.quiet, "quiet", "q", false, "print names alone")
 }
 
 // list writes a list in the format that was asked for. view is what JSON shows.

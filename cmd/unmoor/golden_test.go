@@ -12,6 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/unmoor/unmoor/core"
+	"github.com/unmoor/unmoor/internal/config"
 )
 
 var update = flag.Bool("update", false, "write the golden files anew")
@@ -95,8 +96,29 @@ func guarded() *fake {
 	return f
 }
 
+// attic has all kinds of things that nobody uses, and some that somebody does.
+func attic() *fake {
+	f := newFake()
+	web := f.image("3f2a9c", "localhost/web:1")
+	f.owned("91bc", "web", web, "podman", core.StateRunning, 22402)
+	f.owned("93bc", "old", web, "podman", core.StateStopped)
+	f.owned("b1", "web-working-container", web, "buildah", core.StateStopped)
+	f.container("c2", "leftover", f.image("44aa"))
+	base := f.image("aa11", "localhost/base:1")
+	f.image("bb11", "localhost/app:1", "localhost/app:2")
+	f.snapshot.Images[3].Parent = base
+	shared := core.LayerID(id("1aaa11"))
+	f.snapshot.Images[3].LayerSizes = map[core.LayerID]int64{shared: 4_400_000, core.LayerID(id("1abb11")): 2_000_000}
+	f.container("d1", "in use", f.image("dd11", "localhost/tool:1"))
+	f.use(core.ContainerID(id("d1")), 333, "sleep 1000", "working directory in the container")
+	f.snapshot.Layers = []core.StoredLayer{{ID: core.LayerID(id("1c01")), Bytes: 7_000_000}, {ID: core.LayerID(id("1c02")), Bytes: -1},
+		{ID: core.LayerID(id("1c03")), Bytes: 9_000_000, ReadOnly: true}}
+	return f
+}
+
 func TestGolden(t *testing.T) {
 	failing := func() *fake { f := single(); f.stopErr = errBoom; return f }
+	broken := func() *fake { f := attic(); f.deleteErr = errBoom; return f }
 	control := func() *fake {
 		f := newFake()
 		web := f.image("3f2a9c", "localhost/web:1")
@@ -183,38 +205,98 @@ func TestGolden(t *testing.T) {
 		{"doctor repairs what is dead", wrecked, "doctor --repair", 2},
 		{"doctor of one that is not damaged", wrecked, "doctor --repair web", 1},
 		{"images json", family, "images --format json", 0},
+		{"build", building, "build -t localhost/new:1 --pull --layers .", 0},
+		{"build fails", building, "build --target broken .", 125},
+		{"build without an engine", single, "build .", 125},
+		{"prune", attic, "prune --force", 0},
+		{"prune dry run", attic, "prune --dry-run --all --stopped --build-leftovers", 0},
+		{"prune dry run json", attic, "prune --dry-run --format json", 0},
+		{"prune dry run quiet", attic, "prune --dry-run -q --all", 0},
+		{"prune all", attic, "prune --force --all --stopped --build-leftovers", 0},
+		{"prune all quiet", attic, "prune -f -a -q", 0},
+		{"prune by owner", attic, "prune -f --stopped --filter owner=podman", 0},
+		{"prune by reference", attic, "prune -f --all --filter reference=app", 0},
+		{"prune json", attic, "prune --force --format json --all", 0},
+		{"prune template", attic, "prune --force --format {{.Reference}}\\t{{.Status}} --all", 0},
+		{"prune what is protected", guarded, "--config testdata/protect.toml prune --force --all", 0},
+		{"prune verbosely", down, "prune --force --all --stopped -v", 0},
+		{"prune while an owner is down", down, "prune --force --all", 0},
+		{"prune unused for a day", attic, "prune --force --all --unused-for 1d", 0},
+		{"prune nothing", single, "prune --force", 0},
+		{"prune with a plan that does not hold", attic, "prune --plan 0000000000000000000000000000000000000000000000000000000000000000", 2},
+		{"prune where an engine fails", broken, "prune --force", 125},
+		{"df", attic, "df", 0},
+		{"df verbose", attic, "df -v", 0},
+		{"df json", attic, "df --format json", 0},
+		{"df json verbose", guarded, "--config testdata/protect.toml df --format json -v", 0},
+		{"df template", attic, "df --format table\\040{{.Type}}\\t{{.RawSize}}\\t{{.Reclaimable}}\\t{{.AfterStop}}\\t{{.Never}}", 0},
+		{"df of an empty store", newFake, "df", 0},
 	} {
 		t.Run(strings.ReplaceAll(tt.name, " ", "-"), func(t *testing.T) {
 			var args []string
 			for _, a := range strings.Fields(tt.args) {
 				args = append(args, strings.ReplaceAll(a, `\040`, " "))
 			}
+			path := filepath.Join("testdata", "golden", strings.ReplaceAll(tt.name, " ", "-")+".txt")
 			f := tt.on()
 			got := f.call(t, args...)
-			if got.code != tt.code {
-				t.Errorf("exit %d, want %d", got.code, tt.code)
-			}
-			text := fmt.Sprintf("$ unmoor %s\n%s-- stderr --\n%s-- exit %d\n", strings.Join(args, " "), got.stdout, got.stderr, got.code)
-			text = regexp.MustCompile(`\d+ (seconds|minutes|hours|days|weeks|months|years) ago`).ReplaceAllString(text, "some time ago")
-			text = regexp.MustCompile(`(CREATED|ago)  +`).ReplaceAllString(text, "$1  ")
-			text = regexp.MustCompile(`"revision": "[0-9a-f]{64}"`).ReplaceAllString(text, `"revision": "…"`)
-			path := filepath.Join("testdata", "golden", strings.ReplaceAll(tt.name, " ", "-")+".txt")
+			text := scrubbed(args, got)
 			if *update {
 				if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
 					t.Fatal(err)
 				}
 				return
 			}
-			want, err := os.ReadFile(path)
+			golden, err := os.ReadFile(path)
 			if err != nil {
 				t.Fatal(err)
 			}
-			if diff := cmp.Diff(string(want), text); diff != "" {
-				t.Errorf("(-%s +got):\n%s", path, diff)
+			check := func(f *fake, got call, want, text string) {
+				t.Helper()
+				if got.code != tt.code {
+					t.Errorf("exit %d, want %d", got.code, tt.code)
+				}
+				if diff := cmp.Diff(want, text); diff != "" {
+					t.Errorf("(-%s +got):\n%s", path, diff)
+				}
+				if tt.code == 2 && f.changes > 0 && !strings.Contains(tt.name, "several") && tt.name != "rm refused" && !strings.Contains(tt.args, "--repair") {
+					t.Errorf("refused, and %d changes were made", f.changes)
+				}
 			}
-			if tt.code == 2 && f.changes > 0 && !strings.Contains(tt.name, "several") && tt.name != "rm refused" && !strings.Contains(tt.args, "--repair") {
-				t.Errorf("refused, and %d changes were made", f.changes)
+			check(f, got, string(golden), text)
+
+			// The same through a daemon, which has its own configuration.
+			f = tt.on()
+			var protection core.Protection
+			want := string(golden)
+			switch args[0] {
+			case "--config":
+				protection = protectionOf(t, args[1])
+				want = strings.ReplaceAll(want, "unmoor --config "+args[1], "unmoor")
+				args = args[2:]
+			case "--runroot":
+				return // names a store, and so no daemon
 			}
+			got = caller{fake: f, socket: f.serve(t, protection)}.call(t, args...)
+			check(f, got, want, scrubbed(args, got))
 		})
 	}
+}
+
+// scrubbed is what a call printed, without what changes from day to day.
+func scrubbed(args []string, c call) string {
+	text := fmt.Sprintf("$ unmoor %s\n%s-- stderr --\n%s-- exit %d\n", strings.Join(args, " "), c.stdout, c.stderr, c.code)
+	text = regexp.MustCompile(`\d+ (seconds|minutes|hours|days|weeks|months|years) ago`).ReplaceAllString(text, "some time ago")
+	text = regexp.MustCompile(`(CREATED|ago)  +`).ReplaceAllString(text, "$1  ")
+	text = regexp.MustCompile(`"time": "20[^"]*Z?"(,\n  "(disk|ofImages)")`).ReplaceAllString(text, `"time": "…"$1`)
+	return regexp.MustCompile(`"revision": "[0-9a-f]{64}"`).ReplaceAllString(text, `"revision": "…"`)
+}
+
+func protectionOf(t *testing.T, file string) core.Protection {
+	t.Helper()
+	c, err := config.Load(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return protection(c, file)
 }

@@ -7,16 +7,13 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
-	"time"
 
 	"github.com/unmoor/unmoor/core"
 	"github.com/unmoor/unmoor/core/cstore"
 	"github.com/unmoor/unmoor/core/kernel"
 	"github.com/unmoor/unmoor/hooks"
 	"github.com/unmoor/unmoor/internal/config"
-	"github.com/unmoor/unmoor/plugins/buildah"
-	"github.com/unmoor/unmoor/plugins/crio"
-	"github.com/unmoor/unmoor/plugins/podman"
+	"github.com/unmoor/unmoor/internal/usage"
 )
 
 func main() { os.Exit(run()) }
@@ -33,82 +30,82 @@ func run() int {
 	// middle of a removal. (To ignore the signal would be inherited by the engines.)
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 
-	a := &app{out: newOutput(os.Stdout), err: os.Stderr, step: failpoint()}
-	a.open = func(ctx context.Context, c config.Config) (*machine, error) { return openMachine(ctx, c, a.step) }
+	a := &app{out: newOutput(os.Stdout), err: os.Stderr, in: os.Stdin, step: failpoint(), socket: defaultSocket(), plugins: describePlugins}
+	a.open = func(ctx context.Context, c config.Config) (*machine, error) {
+		return openMachine(ctx, c, a.labels, a.step)
+	}
 	return a.run(ctx, os.Args[1:])
 }
 
-// openMachine wires the real parts. step, where it is set, is told of the store's own steps too.
-func openMachine(ctx context.Context, c config.Config, step func(string)) (*machine, error) {
+// openMachine wires the real parts. labels is whether to read those of images. step, where it is set, is told of
+// the store's own steps too.
+func openMachine(ctx context.Context, c config.Config, labels bool, step func(string)) (*machine, error) {
 	if err := enterUserNamespace(c.Podman.Command); err != nil {
 		return nil, err
 	}
-	plugins, err := plugins(ctx, c)
+	entries, err := entries(c)
 	if err != nil {
 		return nil, err
 	}
+	plugins, err := hooks.New(entries, pluginOptions(c))
+	if err != nil {
+		return nil, err
+	}
+	m, err := openStore(ctx, c, plugins, storeOptions{labels: labels, step: step})
+	if err != nil {
+		return nil, err
+	}
+	closeStore := m.close
+	m.close = func() {
+		plugins.Close()
+		closeStore()
+	}
+	return m, nil
+}
+
+// storeOptions are what a configuration does not say of a store.
+type storeOptions struct {
+	// labels is whether to read those of images.
+	labels bool
+	// step is told of the store's own steps, broken when this process can do no more than end.
+	step   func(string)
+	broken func(error)
+}
+
+// openStore opens the store and what looks at it, for plugins that are somebody else's to close.
+func openStore(ctx context.Context, c config.Config, plugins *hooks.Registry, o storeOptions) (*machine, error) {
 	options := cstore.Options{
 		GraphRoot: c.Store.Root, RunRoot: c.Store.RunRoot, Driver: c.Store.Driver, DriverOptions: c.Store.Options,
-		ImageLabels: len(c.Protect.Labels) > 0,
+		ImageLabels: o.labels || len(c.Protect.Labels) > 0,
 		Logger:      slog.Default(),
+		Broken:      o.broken,
 	}
-	if step != nil {
+	if o.step != nil {
 		// The engine has a delete_container of its own.
-		options.Step = func(name string) { step("store_" + name) }
+		options.Step = func(name string) { o.step("store_" + name) }
 	}
 	store, err := cstore.Open(ctx, options)
 	if err != nil {
 		return nil, err
 	}
-	inspector, err := kernel.New(kernel.Options{Logger: slog.Default(), AllProcessesHere: c.Store.AllProcessesHere})
+	inspector, err := kernel.New(kernel.Options{Logger: slog.Default(), AllProcessesHere: c.Store.AllProcessesHere,
+		Launcher: launcher()})
 	if err != nil {
 		return nil, fmt.Errorf("look at processes and mounts: %w", err)
 	}
 	engine := &core.Engine{Store: store, Owners: plugins, Kernel: inspector}
 	return &machine{
-		engine: engine,
-		doctor: &core.Doctor{Engine: engine, Store: store, Owners: plugins, Kernel: inspector},
+		engine:  engine,
+		doctor:  &core.Doctor{Engine: engine, Store: store, Owners: plugins, Kernel: inspector},
+		builder: plugins,
+		loader:  store,
+		process: inspector.Process,
+		journal: usage.Of(store.Info().GraphRoot),
+		places:  store.Places(),
 		close: func() {
 			if err := inspector.Close(); err != nil {
 				slog.Debug("close the view of processes and mounts", "error", err)
 			}
 		},
 	}, nil
-}
-
-// plugins are the engines that are asked.
-func plugins(ctx context.Context, c config.Config) (*hooks.Registry, error) {
-	var entries []hooks.Entry
-	if c.Podman.Enabled {
-		p, err := podman.New(podman.Options{Command: c.Podman.Command, Address: c.Podman.Address})
-		if err != nil {
-			return nil, err
-		}
-		entries = append(entries, entry(podman.Name, p, podman.Hints(), c.Podman.Plugin))
-	}
-	if c.Buildah.Enabled {
-		p := buildah.New(buildah.Options{})
-		d, err := p.Describe(ctx) // asks nobody
-		if err != nil {
-			return nil, err
-		}
-		entries = append(entries, entry(buildah.Name, p, d.Hints, c.Buildah.Plugin))
-	}
-	if c.CRIO.Enabled {
-		// Shorter than the deadline of the hooks, so that the plugin can say itself what is slow.
-		p, err := crio.New(crio.Options{Address: c.CRIO.Address, Timeout: time.Duration(c.CRIO.ClaimTimeout) * 2 / 3})
-		if err != nil {
-			return nil, err
-		}
-		entries = append(entries, entry(crio.Name, p, crio.Hints(), c.CRIO.Plugin))
-	}
-	return hooks.New(entries)
-}
-
-func entry(name string, p hooks.Plugin, hints []core.ClaimHint, c config.Plugin) hooks.Entry {
-	e := hooks.Entry{Plugin: p, Name: name, Hints: hints, Required: c.Required, ClaimTimeout: time.Duration(c.ClaimTimeout)}
-	if c.WhenUnavailable == config.Ignore {
-		e.WhenUnavailable = hooks.Ignore
-	}
-	return e
 }

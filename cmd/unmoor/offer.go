@@ -4,29 +4,38 @@ import (
 	"context"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
-	"github.com/unmoor/unmoor/core"
+	"github.com/unmoor/unmoor/internal/service"
 )
 
-// offer gives, for an argument that is being typed, what the store calls its images or containers.
-// That is from a snapshot alone: no engine is asked. Where there is no store it offers nothing.
-func (a *app) offer(names func(*core.Snapshot) []string) cobra.CompletionFunc {
+// offerTime bounds the waiting of whoever types: where the names are not there by then, none are offered.
+const offerTime = 3 * time.Second
+
+// offer gives, for an argument that is being typed, what the store calls its images or containers. Where
+// there is no store it offers nothing.
+func (a *app) offer(kinds ...func(context.Context, backend) ([]string, error)) cobra.CompletionFunc {
 	return func(cmd *cobra.Command, given []string, begun string) ([]string, cobra.ShellCompDirective) {
+		ctx, cancel := context.WithTimeout(cmd.Context(), offerTime)
+		defer cancel()
+		cmd.SetContext(ctx)
 		var fit []string
-		err := a.withMachine(cmd, func(ctx context.Context, m *machine) error {
-			snapshot, err := m.engine.Store.Snapshot(ctx)
-			if err != nil {
-				return err
-			}
-			for _, name := range names(snapshot) {
-				// A short name is as good; it is offered to whoever begins with it.
-				if _, short, ok := strings.Cut(name, "/"); ok && !strings.HasPrefix(name, begun) {
-					name = short
+		err := a.ask(cmd, func(ctx context.Context, b backend) error {
+			for _, names := range kinds {
+				all, err := names(ctx, b)
+				if err != nil {
+					return err
 				}
-				if strings.HasPrefix(name, begun) && plain(name) == name && !slices.Contains(given, name) {
-					fit = append(fit, name)
+				for _, name := range all {
+					// A short name is as good; it is offered to whoever begins with it.
+					if _, short, ok := strings.Cut(name, "/"); ok && !strings.HasPrefix(name, begun) {
+						name = short
+					}
+					if strings.HasPrefix(name, begun) && plain(name) == name && !slices.Contains(given, name) {
+						fit = append(fit, name)
+					}
 				}
 			}
 			return nil
@@ -39,26 +48,16 @@ func (a *app) offer(names func(*core.Snapshot) []string) cobra.CompletionFunc {
 	}
 }
 
-func imageNames(s *core.Snapshot) []string {
+// imageNames are those of all images; an ID, cut, stands for one without a name.
+func imageNames(ctx context.Context, b backend) ([]string, error) {
 	var names []string
-	for _, i := range s.Images {
-		names = append(names, i.Names...)
-		if len(i.Names) == 0 {
+	err := b.Images(ctx, "", func(i service.Image) error {
+		if names = append(names, i.Names...); i.Dangling {
 			names = append(names, i.ID.Short())
 		}
-	}
-	return names
+		return nil
+	})
+	return names, err
 }
 
-func containerNames(s *core.Snapshot) []string {
-	var names []string
-	for _, c := range s.Containers {
-		names = append(names, c.Names...)
-		if len(c.Names) == 0 {
-			names = append(names, c.ID.Short())
-		}
-	}
-	return names
-}
-
-func allNames(s *core.Snapshot) []string { return append(imageNames(s), containerNames(s)...) }
+func containerNames(ctx context.Context, b backend) ([]string, error) { return b.ContainerNames(ctx) }

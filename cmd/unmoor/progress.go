@@ -17,6 +17,7 @@ import (
 // progress is a line on a terminal that says what is being waited for. Where its writer is no
 // terminal it says nothing.
 type progress struct {
+	// grace is negative where it is not known.
 	grace time.Duration
 	width int
 
@@ -129,15 +130,23 @@ func (p *progress) line(now time.Time) string {
 	seconds := int(now.Sub(since).Seconds())
 	switch of[0].action.Verb {
 	case core.VerbStop:
-		return fmt.Sprintf("%d of %d s, waiting for %s to stop", seconds, int(p.grace.Seconds()), who)
+		return fmt.Sprintf("%s, waiting for %s to stop", p.of(seconds), who)
 	case core.VerbKill:
-		return fmt.Sprintf("%d of %d s, waiting for the processes in %s to end", seconds, int(p.grace.Seconds()), who)
+		return fmt.Sprintf("%s, waiting for the processes in %s to end", p.of(seconds), who)
 	case core.VerbRemove, core.VerbUnmount, core.VerbDeleteContainer, core.VerbUntag, core.VerbDeleteImage:
 	}
 	if p.removed > 0 {
 		return fmt.Sprintf("%d s, %s removed, removing %s", seconds, plural(p.removed, "container"), who)
 	}
 	return fmt.Sprintf("%d s, removing %s", seconds, who)
+}
+
+// of is how much of the grace period has passed.
+func (p *progress) of(seconds int) string {
+	if p.grace < 0 {
+		return fmt.Sprintf("%d s", seconds)
+	}
+	return fmt.Sprintf("%d of %d s", seconds, int(p.grace.Seconds()))
 }
 
 // finish takes the line away.

@@ -9,6 +9,8 @@ import (
 	"strings"
 
 	"github.com/unmoor/unmoor/core"
+	"github.com/unmoor/unmoor/internal/client"
+	"github.com/unmoor/unmoor/internal/service"
 )
 
 // The exit codes. Of several the highest counts.
@@ -64,7 +66,15 @@ func (e *unknownError) Unwrap() error { return e.sentinel }
 // errorWords puts an error into the user's words, with what to do where that is known.
 func errorWords(err error) string {
 	var ambiguous *core.AmbiguousError
+	var denied *client.DeniedError
+	var lost *client.LostError
 	switch {
+	case errors.As(err, &denied) && slices.Contains([]string{"Build", "RegisterPlugin", "UnregisterPlugin"}, denied.Method):
+		return lines(err.Error()) + ": root may, and the user that it runs as"
+	case errors.As(err, &denied):
+		return lines(err.Error()) + ": [access] in its config.toml says who may"
+	case errors.As(err, &lost):
+		return lostWords(lost)
 	case errors.As(err, &ambiguous):
 		return fmt.Sprintf("%s could be any of %s: write more of the ID, or the full name",
 			plain(ambiguous.Reference), plain(strings.Join(ambiguous.Candidates, ", ")))
@@ -74,6 +84,27 @@ func errorWords(err error) string {
 		return lines(err.Error()) + ": run unmoor as root, or as the user that the store belongs to"
 	}
 	return lines(err.Error())
+}
+
+// lostWords says what is known of a removal or a repair whose daemon did not say what came of it.
+func lostWords(lost *client.LostError) string {
+	var open []string
+	for _, a := range lost.Open {
+		open = append(open, actionWords(a))
+	}
+	at := plain(lost.Address)
+	if errors.Is(lost.Err, context.Canceled) {
+		was := "what it is doing"
+		if len(open) > 0 {
+			was = strings.Join(open, "; ")
+		}
+		return fmt.Sprintf("interrupted: the daemon at %s ends it after this: %s; the same command goes on from there", at, was)
+	}
+	was := "what came of it is not known"
+	if len(open) > 0 {
+		was = "whether this is done is not known: " + strings.Join(open, "; ")
+	}
+	return fmt.Sprintf("the daemon at %s was lost in the middle of it (%s), and %s; the same command goes on from there", at, oneLine(lost.Err.Error()), was)
 }
 
 // lines keeps the lines of a joined error apart, and each of them printable.
@@ -152,7 +183,7 @@ func (k kept) String() string {
 
 // advice is the last line: the least force that lifts everything, or that none does.
 func (k kept) advice() string {
-	force, hard := leastForce(k.blockers)
+	force, hard := service.LeastForce(k.blockers)
 	switch {
 	case hard == len(k.blockers):
 		return "No force removes it: do for each what its line says, then try again."
@@ -172,18 +203,6 @@ func forceWord(force core.Force) string {
 		return "--force"
 	}
 	return "--force=" + force.String()
-}
-
-// leastForce is the least force that lifts all the blockers that a force lifts, and how many none
-// does.
-func leastForce(blockers []core.Blocker) (least core.Force, hard int) {
-	for _, b := range blockers {
-		if b.LiftedBy == core.ForceNone {
-			hard++
-		}
-		least = max(least, b.LiftedBy)
-	}
-	return least, hard
 }
 
 // urgency puts what needs most attention first.
@@ -213,7 +232,7 @@ func obstacle(of subject, b core.Blocker) string {
 		default:
 		}
 		if of.kind == "image" && string(b.Image) != "" && string(b.Image) != of.id {
-			clause = imageSubject(core.Image{ID: b.Image}, b.Name).String() + ": " + clause
+			clause = imageSubject(b.Image, b.Name).String() + ": " + clause
 		}
 		return clause + holders(b)
 	}

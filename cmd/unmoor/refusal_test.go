@@ -4,12 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
-	"slices"
 	"strings"
 	"testing"
 
 	"github.com/unmoor/unmoor/core"
+	"github.com/unmoor/unmoor/internal/client"
 )
 
 func TestExitCode(t *testing.T) {
@@ -54,6 +55,14 @@ func TestErrorWords(t *testing.T) {
 			"open the store: permission denied: run unmoor as root, or as the user that the store belongs to"},
 		{fmt.Errorf("plan: %w", context.Canceled), "interrupted: plan: context canceled"},
 		{errors.Join(errors.New("a"), errors.New("b\x1b")), "a\n       b?"},
+		{&client.DeniedError{Address: "unix:/s", Method: "Remove"},
+			"the daemon at unix:/s does not let this user call Remove: [access] in its config.toml says who may"},
+		{&client.LostError{Address: "unix:/s", Err: context.Canceled},
+			"interrupted: the daemon at unix:/s ends it after this: what it is doing; the same command goes on from there"},
+		{&client.LostError{Address: "unix:/s", Err: context.Canceled, Open: []core.Action{{Verb: core.VerbUntag, Name: "a:1"}, {Verb: core.VerbUntag, Name: "b:1"}}},
+			"interrupted: the daemon at unix:/s ends it after this: untag a:1; untag b:1; the same command goes on from there"},
+		{&client.LostError{Address: "unix:/s", Err: io.ErrUnexpectedEOF},
+			"the daemon at unix:/s was lost in the middle of it (unexpected EOF), and what came of it is not known; the same command goes on from there"},
 	} {
 		if got := errorWords(tt.err); got != tt.want {
 			t.Errorf("got  %q\nwant %q", got, tt.want)
@@ -92,9 +101,13 @@ func TestBadInput(t *testing.T) {
 		{"no permission", closed, "ps", 125, "permission denied: run unmoor as root"},
 		{"a configuration that is not there", newFake, "--config /nonexistent.toml ps", 125, "/nonexistent.toml"},
 	} {
-		t.Run(tt.name, func(t *testing.T) {
+		ways(t, tt.name, func(t *testing.T, on func(*fake) caller) {
 			f := tt.on()
-			got := f.call(t, strings.Fields(tt.args)...)
+			caller := on(f)
+			if f.openErr != nil && caller.socket != "" {
+				return // the daemon's store is open
+			}
+			got := caller.call(t, strings.Fields(tt.args)...)
 			if got.code != tt.code || !strings.Contains(got.stderr, tt.want) || (tt.want == "" && got.stderr != "") {
 				t.Errorf("exit %d, want %d; said %q, want %q", got.code, tt.code, got.stderr, tt.want)
 			}
@@ -102,21 +115,6 @@ func TestBadInput(t *testing.T) {
 				t.Errorf("%d changes were made", f.changes)
 			}
 		})
-	}
-}
-
-func TestChildrenFirst(t *testing.T) {
-	list := core.Image{ID: "list", Instances: []core.ImageID{"child"}}
-	base, middle := core.Image{ID: "base"}, core.Image{ID: "middle", Parent: "base"}
-	child, round := core.Image{ID: "child", Parent: "middle"}, core.Image{ID: "round", Parent: "round"}
-	var got []string
-	for _, i := range childrenFirst([]core.Image{base, middle, child, round, list}) {
-		got = append(got, string(i.ID))
-	}
-	for _, pair := range [][2]string{{"list", "child"}, {"child", "middle"}, {"middle", "base"}} {
-		if slices.Index(got, pair[0]) > slices.Index(got, pair[1]) {
-			t.Errorf("%s after %s: %v", pair[0], pair[1], got)
-		}
 	}
 }
 

@@ -35,12 +35,13 @@ func TestInterruptedRemoval(t *testing.T) {
 		{args: "rmi --force=kill web:1", concluded: true, damage: func(f *fake) { f.container("c1", "user", core.ImageID(id("aa11"))) }},
 		{args: "rmi web:1", code: 125, damage: func(f *fake) { f.deleteErr = errBoom }},
 	} {
-		t.Run(tt.args, func(t *testing.T) {
+		ways(t, tt.args, func(t *testing.T, on func(*fake) caller) {
 			f, parent := interrupted()
 			if tt.damage != nil {
 				tt.damage(f)
 			}
-			got := f.call(t, strings.Fields(tt.args)...)
+			caller := on(f)
+			got := caller.call(t, strings.Fields(tt.args)...)
 			if got.code != tt.code {
 				t.Errorf("exit %d, want %d: %+v", got.code, tt.code, got)
 			}
@@ -51,7 +52,7 @@ func TestInterruptedRemoval(t *testing.T) {
 				t.Errorf("announced: %+v; %+v", f.completed, got)
 			}
 			if tt.concluded {
-				if got := f.call(t, "rmi", "web:1"); got.code != 1 {
+				if got := caller.call(t, "rmi", "web:1"); got.code != 1 {
 					t.Errorf("once more: %+v", got)
 				}
 			}
@@ -59,12 +60,15 @@ func TestInterruptedRemoval(t *testing.T) {
 	}
 }
 
-func TestRemovalByRevision(t *testing.T) {
+func TestRemovalByRevision(t *testing.T) { ways(t, "", removalByRevision) }
+
+func removalByRevision(t *testing.T, on func(*fake) caller) {
 	f := newFake()
+	caller := on(f)
 	web := f.image("3f2a9c", "localhost/web:1")
 	old := f.container("c1", "old", web)
 	revision := func(args ...string) string {
-		got := f.call(t, append(args, "--format", "json")...)
+		got := caller.call(t, append(args, "--format", "json")...)
 		m := regexp.MustCompile(`"revision": "([0-9a-f]{64})"`).FindStringSubmatch(got.stdout)
 		if m == nil {
 			t.Fatalf("%v: %+v", args, got)
@@ -78,18 +82,18 @@ func TestRemovalByRevision(t *testing.T) {
 		if args[1] == "--force=idle" {
 			f.container("c2", "new", web)
 		}
-		got := f.call(t, append(args, "--plan", planned)...)
+		got := caller.call(t, append(args, "--plan", planned)...)
 		if got.code != exitInUse || f.changes > 0 || !strings.Contains(got.stderr, "nothing was changed") {
 			t.Errorf("%v: %+v", args, got)
 		}
 	}
-	if got := f.call(t, "rmi", "--force=idle", "localhost/web:1", "--plan", revision("plan", "--force=idle", "web:1")); got.code != exitDone {
+	if got := caller.call(t, "rmi", "--force=idle", "localhost/web:1", "--plan", revision("plan", "--force=idle", "web:1")); got.code != exitDone {
 		t.Errorf("the plan that holds: %+v", got)
 	}
 	if _, there := f.snapshot.Container(old); there {
 		t.Error("it was not carried out")
 	}
-	if got := f.call(t, "rmi", "--plan", "12", "web:1"); got.code != exitOther || !strings.Contains(got.stderr, "64 hexadecimal digits") {
+	if got := caller.call(t, "rmi", "--plan", "12", "web:1"); got.code != exitOther || !strings.Contains(got.stderr, "64 hexadecimal digits") {
 		t.Errorf("no revision: %+v", got)
 	}
 }

@@ -8,6 +8,8 @@ import (
 	"github.com/docker/go-units"
 
 	"github.com/unmoor/unmoor/core"
+	"github.com/unmoor/unmoor/internal/client"
+	"github.com/unmoor/unmoor/internal/service"
 )
 
 // target is the full ID of what an action acts on.
@@ -48,13 +50,9 @@ func actionWords(a core.Action) string {
 	case core.VerbUntag:
 		return "untag " + plain(a.Name)
 	case core.VerbDeleteImage:
-		return "delete " + containerless(a) + by
+		return "delete " + imageSubject(a.Image, a.Name).String() + by
 	}
 	return fmt.Sprintf("%s %s%s", plain(string(a.Verb)), short(target(a)), by)
-}
-
-func containerless(a core.Action) string {
-	return imageSubject(core.Image{ID: a.Image}, a.Name).String()
 }
 
 // doneWords is an action that was done, as Podman would say it where it has such words.
@@ -79,7 +77,7 @@ func doneWords(a core.Action) string {
 	case core.VerbUntag:
 		return "Untagged: " + plain(a.Name)
 	case core.VerbDeleteImage:
-		return "Deleted: " + string(a.Image)
+		return "Deleted: " + plain(string(a.Image))
 	}
 	return fmt.Sprintf("Done: %s %s%s", plain(string(a.Verb)), short(target(a)), by)
 }
@@ -105,20 +103,20 @@ func processList(processes []core.Process) string {
 func humanSize(n int64) string { return units.HumanSizeWithPrecision(float64(n), 3) }
 
 // reportPlan writes a dry run.
-func (a *app) reportPlan(j *job, plan *core.Plan, f *removalFlags) {
-	for i, r := range plan.Removals {
-		s := j.subjects[i]
+func (a *app) reportPlan(of *removal) {
+	for i, r := range of.outcome.Plan.Removals {
+		s := of.subject(i)
 		if r.Blocked() {
 			a.code = max(a.code, exitInUse)
 			// Whoever asks for IDs alone must not take what is in the way for one.
-			if kept := j.kept(i, r.Blockers, f, true); f.quiet {
+			if kept := of.kept(i, r.Blockers, true); of.flags.quiet {
 				fmt.Fprint(a.err, "Error: ", kept)
 			} else {
 				fmt.Fprint(a.out, kept)
 			}
 			continue
 		}
-		if f.quiet {
+		if of.flags.quiet {
 			a.reportIDs(s, r.Actions)
 			continue
 		}
@@ -132,45 +130,60 @@ func (a *app) reportPlan(j *job, plan *core.Plan, f *removalFlags) {
 			fmt.Fprintf(a.out, "%s: %s\n", s, plain(note))
 		}
 	}
-	if plan.ReclaimableBytes > 0 && !f.quiet {
-		fmt.Fprintf(a.out, "This would free about %s.\n", humanSize(plan.ReclaimableBytes))
+	if bytes := of.outcome.Plan.ReclaimableBytes; bytes > 0 && !of.flags.quiet {
+		fmt.Fprintf(a.out, "This would free about %s.\n", humanSize(bytes))
 	}
 }
 
 // reportResults writes what was done to standard output, and what was not to standard error.
-func (a *app) reportResults(j *job, results []core.Result, f *removalFlags, human bool) {
+func (a *app) reportResults(of *removal, human bool) {
 	var freed int64
-	of := ""
-	for i, r := range results {
+	about := ""
+	for i, r := range of.outcome.Results {
 		freed += r.Bytes
 		if r.AtLeast {
-			of = "at least "
+			about = "at least "
 		}
-		s := j.subjects[i]
-		if human && f.quiet {
+		s := of.subject(i)
+		if human && of.flags.quiet {
 			a.reportIDs(s, r.Done)
 		}
 		for _, action := range inPlanOrder(r) {
-			if human && !f.quiet {
+			if human && !of.flags.quiet {
 				fmt.Fprintln(a.out, doneWords(action))
 			}
 		}
-		if !f.quiet {
+		if !of.flags.quiet {
 			for _, note := range r.Removal.Notes {
 				fmt.Fprintf(a.err, "Note: %s: %s\n", s, plain(note))
 			}
 		}
 		if len(r.Failed) > 0 {
-			failure := failed{s, r, j.program}
+			failure := failed{s, r, of.program}
 			a.code = max(a.code, failure.code())
 			fmt.Fprint(a.err, "Error: ", failure)
 		} else if len(r.Blockers) > 0 {
 			a.code = max(a.code, exitInUse)
-			fmt.Fprint(a.err, "Error: ", j.kept(i, r.Blockers, f, false))
+			fmt.Fprint(a.err, "Error: ", of.kept(i, r.Blockers, false))
 		}
 	}
-	if human && !f.quiet && freed > 0 {
-		fmt.Fprintf(a.out, "Freed: %s%s\n", of, humanSize(freed))
+	if human && !of.flags.quiet && freed > 0 {
+		fmt.Fprintf(a.out, "Freed: %s%s\n", about, humanSize(freed))
+	}
+}
+
+// reportLost writes what is known to be done of a removal whose daemon was lost.
+func (a *app) reportLost(lost *client.LostError, of service.Targets, f *removalFlags) {
+	if f.quiet {
+		s := subject{kind: "image"}
+		if len(of.Containers) > 0 || of.AllContainers {
+			s.kind = "container"
+		}
+		a.reportIDs(s, lost.Done)
+		return
+	}
+	for _, action := range lost.Done {
+		fmt.Fprintln(a.out, doneWords(action))
 	}
 }
 
@@ -204,10 +217,10 @@ func (a *app) reportIDs(s subject, actions []core.Action) {
 	for _, action := range actions {
 		switch action.Verb {
 		case core.VerbDeleteImage:
-			fmt.Fprintln(a.out, action.Image)
+			fmt.Fprintln(a.out, plain(string(action.Image)))
 		case core.VerbRemove, core.VerbDeleteContainer:
 			if s.kind == "container" {
-				fmt.Fprintln(a.out, action.Container)
+				fmt.Fprintln(a.out, plain(string(action.Container)))
 			}
 		case core.VerbStop, core.VerbKill, core.VerbUnmount, core.VerbUntag:
 		}

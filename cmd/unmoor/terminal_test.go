@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"io"
 	"os"
 	"strconv"
 	"strings"
@@ -18,6 +19,8 @@ import (
 type terminal struct {
 	mu sync.Mutex
 	b  bytes.Buffer
+	// keyboard is what somebody types on.
+	keyboard io.Writer
 }
 
 func (s *terminal) String() string {
@@ -47,7 +50,7 @@ func newTerminal(t *testing.T, columns uint16) (tty *os.File, s *terminal) {
 	if err := unix.IoctlSetWinsize(int(tty.Fd()), unix.TIOCSWINSZ, &unix.Winsize{Row: 24, Col: columns}); err != nil {
 		t.Fatal(err)
 	}
-	s = new(terminal)
+	s = &terminal{keyboard: master}
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)

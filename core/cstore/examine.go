@@ -58,7 +58,20 @@ func (s *Store) Examine(ctx context.Context) (*core.Snapshot, *core.Litter, erro
 			litter.Directories = append(litter.Directories, l)
 		}
 	}
+	load, alive, err := s.loading()
+	if err != nil {
+		return nil, nil, err
+	}
+	if load != nil && !alive {
+		litter.Load = &core.LitterLoad{Directory: load.Directory}
+	}
 	for _, id := range r.unreferenced() {
+		if load.made(id) {
+			if litter.Load != nil {
+				litter.Load.Layers = append(litter.Load.Layers, core.LayerID(id))
+			}
+			continue // It is just being loaded, or goes with the rest of what that load has left.
+		}
 		layer := core.LitterLayer{Layer: s.layer(r.layers, id), Since: r.layers.byID[id].Created}
 		layer.Layer.UpperDir, layer.Layer.Orphan = upperDir(layer.Layer), true
 		litter.Unreferenced = append(litter.Unreferenced, layer)

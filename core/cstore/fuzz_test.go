@@ -1,7 +1,15 @@
 package cstore_test
 
 import (
+	"archive/tar"
+	"bytes"
+	"errors"
+	"io"
+	"path/filepath"
+	"strings"
 	"testing"
+
+	"github.com/containers/image/v5/pkg/compression"
 
 	"github.com/unmoor/unmoor/core/cstore"
 )
@@ -48,6 +56,80 @@ func FuzzParseIntent(f *testing.F) {
 		i, err := cstore.ParseIntent(data)
 		if err == nil && (len(i.Images) == 0 || i.Images[0].Image.ID == "") {
 			t.Error("an announcement of nothing")
+		}
+	})
+}
+
+// What is let in keeps within its bounds, however it is written.
+func FuzzVetLayer(f *testing.F) {
+	for _, layer := range evil(f) {
+		if len(layer) < 1<<16 {
+			f.Add(layer)
+		}
+	}
+	f.Add(small(f).layers[0])
+	f.Add(gzipped(small(f).layers[1]))
+	const bytesLeft, entriesLeft = 1 << 20, 10
+	f.Fuzz(func(t *testing.T, data []byte) {
+		if cstore.VetLayer(t.Context(), bytes.NewReader(data), bytesLeft, entriesLeft) != nil {
+			return
+		}
+		plain, _, err := compression.AutoDecompress(bytes.NewReader(data))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer plain.Close()
+		archive := tar.NewReader(plain)
+		for entries, size := 0, int64(0); ; entries++ {
+			h, err := archive.Next()
+			if errors.Is(err, io.EOF) {
+				return
+			}
+			if err != nil {
+				t.Fatalf("let in, and %v", err)
+			}
+			size += h.Size
+			name := strings.TrimLeft(h.Name, "/")
+			if entries == entriesLeft || size > bytesLeft || name != "" && !filepath.IsLocal(name) {
+				t.Fatalf("let in with %d entries, %d bytes, %q", entries, size, h.Name)
+			}
+		}
+	})
+}
+
+func FuzzChanges(f *testing.F) {
+	for _, change := range []string{"CMD /bin/sh", `ENTRYPOINT ["a"]`, "ENV A=b", "EXPOSE 80/udp", `LABEL "a"="b"`, "STOPSIGNAL TERM", `VOLUME ["/a"]`, "WORKDIR ..", "USER x"} {
+		f.Add(change, "WORKDIR a")
+	}
+	f.Fuzz(func(t *testing.T, one, other string) {
+		config, err := cstore.ConfigOf([]string{one, other})
+		if err != nil {
+			return
+		}
+		for port := range config.ExposedPorts {
+			if number, protocol, _ := strings.Cut(port, "/"); number == "" || protocol != "tcp" && protocol != "udp" {
+				t.Errorf("port %q", port)
+			}
+		}
+		for _, e := range config.Env {
+			if !strings.Contains(e, "=") {
+				t.Errorf("environment %q", e)
+			}
+		}
+	})
+}
+
+func FuzzNormalName(f *testing.F) {
+	for _, name := range []string{"a", "a:1", "docker.io/a", "localhost/a/b@sha256:0000000000000000000000000000000000000000000000000000000000000000", "x:1@y", "A"} {
+		f.Add(name)
+	}
+	f.Fuzz(func(t *testing.T, name string) {
+		once, err := cstore.NormalName(name)
+		if err != nil || once == "" {
+			return
+		}
+		if twice, err := cstore.NormalName(once); err != nil || twice != once {
+			t.Errorf("%q is %q, and that is %q, %v", name, once, twice, err)
 		}
 	})
 }

@@ -70,31 +70,47 @@ func (s *Store) pending() (bool, error) {
 	return false, nil
 }
 
+// The locks of ours, files in intentDir.
+const (
+	// deletionLock is held from the announcement of a deletion of images to its end.
+	deletionLock = "lock"
+	// loadLock is held while images are loaded (see load_journal.go).
+	loadLock = "load.lock"
+)
+
 // lockIntents waits until no other process deletes images with announcements. The lock ends with
 // unlock or with the process.
 func (s *Store) lockIntents(ctx context.Context) (unlock func(), err error) {
+	return s.lock(ctx, deletionLock, "another deletion of an image")
+}
+
+// tryLockIntents does not wait: unlock is nil where another process has the lock.
+func (s *Store) tryLockIntents() (unlock func(), err error) { return s.tryLock(deletionLock) }
+
+// lock waits until nobody else has a lock; for what, as errors say it.
+func (s *Store) lock(ctx context.Context, name, what string) (unlock func(), err error) {
 	wait := time.NewTicker(10 * time.Millisecond)
 	defer wait.Stop()
 	for {
-		unlock, err := s.tryLockIntents()
+		unlock, err := s.tryLock(name)
 		if err != nil || unlock != nil {
 			return unlock, err
 		}
 		select {
 		case <-ctx.Done():
-			return nil, fmt.Errorf("wait for another deletion of an image: %w", ctx.Err())
+			return nil, fmt.Errorf("wait for %s: %w", what, ctx.Err())
 		case <-wait.C:
 		}
 	}
 }
 
-// tryLockIntents does not wait: unlock is nil where another process has the lock.
-func (s *Store) tryLockIntents() (unlock func(), err error) {
-	fail := func(err error) (func(), error) { return nil, s.wrap("lock the announcements of deletions", err) }
+// tryLock does not wait: unlock is nil where another one has the lock.
+func (s *Store) tryLock(name string) (unlock func(), err error) {
+	fail := func(err error) (func(), error) { return nil, s.wrap("take the lock "+name, err) }
 	if err := os.MkdirAll(s.intentDir(), 0o700); err != nil {
 		return fail(err)
 	}
-	fd, err := unix.Open(filepath.Join(s.intentDir(), "lock"), unix.O_RDWR|unix.O_CREAT|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0o600)
+	fd, err := unix.Open(filepath.Join(s.intentDir(), name), unix.O_RDWR|unix.O_CREAT|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0o600)
 	if err != nil {
 		return fail(err)
 	}

@@ -13,10 +13,11 @@ import (
 
 // CompleteInterrupted ends image deletions that a killed process left half-done, and says what is left
 // of their chains. Deletions of processes that live are waited for. Each stays announced, and is returned
-// again with nothing new deleted, until Conclude.
+// again with nothing new deleted, until Conclude. What a load has left that was killed goes too.
 func (s *Store) CompleteInterrupted(ctx context.Context) ([]core.Interrupted, error) {
+	loadErr := s.clearInterruptedLoad(ctx)
 	if pending, err := s.pending(); err != nil || !pending {
-		return nil, err
+		return nil, errors.Join(loadErr, err)
 	}
 	unlock, err := s.lockIntents(ctx)
 	if err != nil {
@@ -24,7 +25,7 @@ func (s *Store) CompleteInterrupted(ctx context.Context) ([]core.Interrupted, er
 	}
 	defer unlock()
 	intents, err := s.intents()
-	errs := []error{err}
+	errs := []error{loadErr, err}
 	var completed []core.Interrupted
 	for _, i := range intents {
 		interrupted, begun, err := s.complete(ctx, i)

@@ -17,16 +17,16 @@ func TestSnapshotLabels(t *testing.T) {
 	plain := f.AddImage(storetest.Image{Names: []string{"localhost/plain:1"}, Files: map[string]string{"a": "2"}})
 	list := f.AddList("localhost/list:latest", plain)
 	bare := f.AddImageOver("", "localhost/bare:1")
-	check := func(when string, id core.ImageID, labels map[string]string, unknown bool) {
+	check := func(when string, id core.ImageID, labels map[string]string, known bool) {
 		t.Helper()
-		if i := mustImage(t, f.Snapshot(), id); !maps.Equal(i.Labels, labels) || i.LabelsUnknown != unknown {
-			t.Errorf("%s: %v has the labels %v, unknown %v", when, i.Names, i.Labels, i.LabelsUnknown)
+		if i := mustImage(t, f.Snapshot(), id); !maps.Equal(i.Labels, labels) || i.LabelsKnown != known {
+			t.Errorf("%s: %v has the labels %v, known %v", when, i.Names, i.Labels, i.LabelsKnown)
 		}
 	}
-	check("at first", labelled, map[string]string{"label": "keep"}, false)
-	check("at first", plain, nil, false)
-	check("at first", list, nil, false)
-	check("at first", bare, nil, false)
+	check("at first", labelled, map[string]string{"label": "keep"}, true)
+	check("at first", plain, nil, true)
+	check("at first", list, nil, true)
+	check("at first", bare, nil, true)
 
 	s := f.Open()
 	for range 2 { // the second time from what is known
@@ -51,8 +51,8 @@ func TestSnapshotLabels(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if i := mustImage(t, snapshot, labelled); i.Labels != nil || i.LabelsUnknown {
-		t.Errorf("not asked for: %v, unknown %v", i.Labels, i.LabelsUnknown)
+	if i := mustImage(t, snapshot, labelled); i.Labels != nil || i.LabelsKnown {
+		t.Errorf("not asked for: %v, known %v", i.Labels, i.LabelsKnown)
 	}
 
 	items := filepath.Join(f.Options.GraphRoot, "vfs-images", string(labelled))
@@ -74,7 +74,7 @@ func TestSnapshotLabels(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		check(damage.name, labelled, nil, true)
-		check(damage.name, plain, nil, false)
+		check(damage.name, labelled, nil, false)
+		check(damage.name, plain, nil, true)
 	}
 }

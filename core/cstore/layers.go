@@ -169,11 +169,13 @@ func (l layers) sizes(image *storage.Image) (size, unique int64) {
 	return size, unique
 }
 
-// sizesOf are the bytes of each layer of an image.
+// sizesOf are the bytes of each layer of an image, the mapped copies of its top layer included.
 func (l layers) sizesOf(image *storage.Image) map[core.LayerID]int64 {
 	sizes := make(map[core.LayerID]int64)
-	for _, id := range l.chain(image.TopLayer) {
-		sizes[core.LayerID(id)] = recordedSize(l.byID[id])
+	for _, id := range append(tops(image), l.chain(image.TopLayer)...) {
+		if layer, ok := l.byID[id]; ok {
+			sizes[core.LayerID(id)] = recordedSize(layer)
+		}
 	}
 	return sizes
 }

@@ -63,6 +63,11 @@ func child(args []string) {
 				dieAt(s, args[4])
 			}
 			_, err = s.CompleteInterrupted(ctx)
+		case "load":
+			if len(args) > 6 {
+				dieAt(s, args[6])
+			}
+			_, err = s.Load(ctx, core.LoadRequest{Source: core.ImageSource{Path: args[4]}, Copy: core.CopyOptions{SignaturePolicy: args[5]}})
 		case "delete-all":
 			err = deleteAll(ctx, s)
 		case "delete-containers":

@@ -29,6 +29,9 @@ type Options struct {
 	ImageLabels bool
 	// Logger gets what the library logs, at debug level; nil drops it.
 	Logger *slog.Logger
+	// Broken, where set, is told once that the library has panicked. It may hold locks of the store, which
+	// keep everybody waiting until this process ends.
+	Broken func(error)
 	// Step, where set, is called before each step of a deletion with its name. Tests kill the
 	// process there.
 	Step func(name string)

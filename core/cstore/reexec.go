@@ -10,6 +10,10 @@ import (
 // main has to return. It comes first in main, before flags are looked at.
 func Reexec() bool { return reexec.Init() }
 
+// Rootless is whether the store that is opened where none is named is that of an ordinary user, as the
+// library tells it: also within that user's namespace, where the user is root.
+func Rootless() bool { return unshare.IsRootless() }
+
 // EnterUserNamespace puts the process of an ordinary user into a user namespace of its own, with the
 // user's subordinate IDs, as rootless engines do; without it the files of a rootless store cannot be
 // deleted. The process is executed again inside, and its exit code is passed on; so call it early in

@@ -54,6 +54,7 @@ func (s *Store) relate(ctx context.Context, r *records, images []core.Image) err
 	}
 	for i := range images {
 		if images[i].ManifestList {
+			images[i].LabelsKnown = s.imageLabels // It has none.
 			continue
 		}
 		parent, err := x.parent(i, images)
@@ -68,7 +69,7 @@ func (s *Store) relate(ctx context.Context, r *records, images []core.Image) err
 			if err != nil {
 				return err
 			}
-			images[i].Labels, images[i].LabelsUnknown = maps.Clone(labels), !ok
+			images[i].Labels, images[i].LabelsKnown = maps.Clone(labels), ok
 		}
 	}
 	s.configs = x.fresh // What is gone from the store is forgotten.

@@ -195,38 +195,3 @@ func only(ref string, images []core.Image) (core.ImageID, error) {
 	}
 	return "", ambiguous
 }
-
-// ResolveContainer finds the container that a reference means: a full ID, a name of the storage
-// record, or a unique ID prefix. Errors: core.ErrContainerUnknown, *core.AmbiguousError.
-func ResolveContainer(snapshot *core.Snapshot, ref string) (core.ContainerID, error) {
-	if c, ok := snapshot.Container(core.ContainerID(ref)); ok {
-		return c.ID, nil
-	}
-	var named, prefixed []core.Container
-	for _, c := range snapshot.Containers {
-		if slices.Contains(c.Names, ref) {
-			named = append(named, c)
-		}
-		if ref != "" && strings.HasPrefix(string(c.ID), ref) {
-			prefixed = append(prefixed, c)
-		}
-	}
-	if len(named) == 0 {
-		named = prefixed
-	}
-	switch len(named) {
-	case 0:
-		return "", fmt.Errorf("%s: %w", ref, core.ErrContainerUnknown)
-	case 1:
-		return named[0].ID, nil
-	}
-	ambiguous := &core.AmbiguousError{Reference: ref}
-	for _, c := range named {
-		candidate := string(c.ID)
-		if len(c.Names) > 0 {
-			candidate = c.ID.Short() + " (" + strings.Join(c.Names, ", ") + ")"
-		}
-		ambiguous.Candidates = append(ambiguous.Candidates, candidate)
-	}
-	return "", ambiguous
-}

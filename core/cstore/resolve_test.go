@@ -11,7 +11,6 @@ import (
 	"testing"
 
 	"github.com/unmoor/unmoor/core"
-	"github.com/unmoor/unmoor/core/cstore"
 	"github.com/unmoor/unmoor/core/cstore/storetest"
 )
 
@@ -195,41 +194,5 @@ func podmanFor(t *testing.T, f *storetest.Fixture) func(ref string) string {
 			t.Logf("podman: %s", lines[len(lines)-1])
 		}
 		return strings.TrimSpace(string(out))
-	}
-}
-
-func TestResolveContainer(t *testing.T) {
-	id := func(c string) core.ContainerID { return core.ContainerID(strings.Repeat(c, 64)) }
-	snapshot := &core.Snapshot{Containers: []core.Container{
-		{ID: id("a"), Names: []string{"one"}},
-		{ID: "ab" + id("c")[2:], Names: []string{"two", "twice"}},
-		{ID: id("d"), Names: []string{"aa", "twice"}},
-	}}
-	for _, c := range []struct {
-		name, ref string
-		want      core.ContainerID
-		several   bool
-	}{
-		{"full ID", string(id("a")), id("a"), false},
-		{"name", "one", id("a"), false},
-		{"unique prefix", "ab", "ab" + id("c")[2:], false},
-		{"prefix of several", "a", "", true},
-		{"a name before a prefix", "aa", id("d"), false},
-		{"name of several", "twice", "", true},
-		{"unknown", "none", "", false},
-		{"empty", "", "", false},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			got, err := cstore.ResolveContainer(snapshot, c.ref)
-			var ambiguous *core.AmbiguousError
-			switch {
-			case got != c.want:
-				t.Errorf("%q is %q, want %q", c.ref, got, c.want)
-			case c.several != errors.As(err, &ambiguous):
-				t.Errorf("%q: %v", c.ref, err)
-			case !c.several && c.want == "" && !errors.Is(err, core.ErrContainerUnknown):
-				t.Errorf("%q: %v", c.ref, err)
-			}
-		})
 	}
 }

@@ -2,8 +2,12 @@ package cstore
 
 import (
 	"context"
+	"errors"
+	"maps"
+	"os"
 	"path/filepath"
 	"slices"
+	"time"
 
 	"github.com/containers/storage"
 
@@ -17,11 +21,33 @@ const volatileFlag = "Volatile"
 // beyond its record, such as a damaged configuration, is left out: it has then no parent, or is no
 // list; and its labels are unknown, where they are asked for. What is there and cannot be read is an error.
 func (s *Store) Snapshot(ctx context.Context) (*core.Snapshot, error) {
+	changed := s.changed()
 	records, err := s.read(ctx)
 	if err != nil {
 		return nil, err
 	}
-	return s.snapshot(ctx, records)
+	snapshot, err := s.snapshot(ctx, records)
+	if err != nil {
+		return nil, err
+	}
+	snapshot.Changed = changed
+	return snapshot, nil
+}
+
+// changed is when one of the directories that hold the layers was changed last; zero where one cannot be
+// looked at.
+func (s *Store) changed() (last time.Time) {
+	for _, home := range s.homes {
+		info, err := os.Stat(home)
+		switch {
+		case errors.Is(err, os.ErrNotExist): // as of an additional store without any
+		case err != nil:
+			return time.Time{}
+		case info.ModTime().After(last):
+			last = info.ModTime()
+		}
+	}
+	return last
 }
 
 func (s *Store) snapshot(ctx context.Context, r *records) (_ *core.Snapshot, err error) {
@@ -31,6 +57,10 @@ func (s *Store) snapshot(ctx context.Context, r *records) (_ *core.Snapshot, err
 	}
 	if snapshot.Images, err = s.images(ctx, r); err != nil {
 		return nil, err
+	}
+	for _, id := range slices.Sorted(maps.Keys(r.layers.byID)) {
+		layer := r.layers.byID[id]
+		snapshot.Layers = append(snapshot.Layers, core.StoredLayer{ID: core.LayerID(id), Bytes: recordedSize(layer), ReadOnly: layer.ReadOnly})
 	}
 	return snapshot, nil
 }
@@ -113,6 +143,9 @@ func (s *Store) image(r *records, record *storage.Image) core.Image {
 		return image
 	}
 	image.Layer = s.layer(r.layers, record.TopLayer)
+	if top, ok := r.layers.byID[record.TopLayer]; ok {
+		image.Stored = top.Created
+	}
 	for _, mapped := range record.MappedTopLayers {
 		if layer, ok := r.layers.byID[mapped]; ok {
 			image.Layer.MountCount += layer.MountCount

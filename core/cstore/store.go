@@ -36,8 +36,11 @@ type Store struct {
 	configsMu sync.Mutex
 	configs   map[configKey]imageConfig
 
-	// step is Options.Step.
-	step func(name string)
+	// step is Options.Step, broken is Options.Broken.
+	step   func(name string)
+	broken func(error)
+	// room is roomOn.
+	room func(directory string) (room, error)
 }
 
 var _ core.Store = (*Store)(nil)
@@ -61,7 +64,8 @@ func Open(ctx context.Context, options Options) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{options: resolved, imageLabels: options.ImageLabels, logger: options.Logger, step: options.Step}
+	s := &Store{options: resolved, imageLabels: options.ImageLabels, logger: options.Logger, step: options.Step, broken: options.Broken,
+		room: roomOn}
 	if s.logger == nil {
 		s.logger = slog.New(slog.DiscardHandler)
 	}
@@ -108,6 +112,11 @@ func homes(lib storage.Store, additional []string) []string {
 		}
 	}
 	return dirs
+}
+
+// Places are the directories that change when a container comes or goes: its layer is in the store itself.
+func (s *Store) Places() []string {
+	return []string{s.homes[0], filepath.Join(s.info.GraphRoot, s.info.GraphDriver+"-containers")}
 }
 
 // Info says which store it is.
@@ -192,6 +201,9 @@ func (s *Store) guard(what string, f func() error) (err error) {
 				library.crashed = make(map[string]error)
 			}
 			library.crashed[root] = err
+			if s.broken != nil {
+				s.broken(err)
+			}
 		}
 	}()
 	if err := f(); err != nil {

@@ -103,7 +103,13 @@ func TestCrashOfTheLibraryEndsTheStore(t *testing.T) {
 	ctx := context.Background()
 	f := storetest.New(t, "vfs")
 	f.AddContainer(f.AddImage(storetest.Image{Files: map[string]string{"a": "1"}}), storetest.Container{})
-	s := f.Open()
+	var told []error
+	options := f.Options
+	options.Broken = func(err error) { told = append(told, err) }
+	s, err := cstore.Open(ctx, options)
+	if err != nil {
+		t.Fatal(err)
+	}
 	// A lock file that cannot be opened makes the library panic with a lock held.
 	path := filepath.Join(f.Options.GraphRoot, "vfs-containers", "containers.lock")
 	if err := errors.Join(os.Remove(path), os.Mkdir(path, 0o700)); err != nil {
@@ -116,6 +122,9 @@ func TestCrashOfTheLibraryEndsTheStore(t *testing.T) {
 	}
 	if _, err := cstore.Open(ctx, f.Options); !errors.Is(err, core.ErrStoreUnavailable) {
 		t.Errorf("open: %v", err)
+	}
+	if len(told) != 1 || !errors.Is(told[0], core.ErrStoreUnavailable) {
+		t.Errorf("told were %v", told)
 	}
 }
 

@@ -25,6 +25,10 @@ type Options struct {
 	// that Unmoor runs in. Without it, layers that only a scan of the processes can show idle (vfs,
 	// fuse-overlayfs) stay unknown there.
 	AllProcessesHere bool
+	// Launcher is our parent, where that is a program which we had started ourselves to enter the
+	// namespaces of an ordinary user, and which only waits for us. What it has open is from before it
+	// entered them, on mounts that cannot be seen from inside, and is not looked at. Zero is none.
+	Launcher int
 }
 
 // Inspector is the real core.Kernel. Its methods may be called from several goroutines at once.
@@ -32,6 +36,7 @@ type Inspector struct {
 	proc     *os.File // procfs, opened once: right in every mount namespace and chroot
 	procPath string
 	log      *slog.Logger
+	launcher int
 
 	host uint64 // the inode of the mount namespace that we look through: pid 1's
 	own  uint64 // our own
@@ -81,7 +86,7 @@ const (
 // New makes an Inspector that looks through pid 1's mount namespace. The error is a *NamespaceError
 // where Unmoor is in another one, or in a chroot, and may not enter it.
 func New(o Options) (*Inspector, error) {
-	i := &Inspector{procPath: o.Proc, log: o.Logger}
+	i := &Inspector{procPath: o.Proc, log: o.Logger, launcher: o.Launcher}
 	if i.procPath == "" {
 		i.procPath = "/proc"
 	}

@@ -32,7 +32,7 @@ var (
 	linkDetail = [3]string{"root directory in the container", "working directory in the container", "executable in the container"}
 )
 
-// pids lists the processes.
+// pids lists the processes, our launcher left out.
 func (i *Inspector) pids() ([]int, error) {
 	names, err := i.names(".")
 	if err != nil {
@@ -40,7 +40,8 @@ func (i *Inspector) pids() ([]int, error) {
 	}
 	pids := make([]int, 0, len(names))
 	for _, name := range names {
-		if pid, err := strconv.Atoi(name); err == nil {
+		// A parent that has ended is ours no more, and its pid may be another's.
+		if pid, err := strconv.Atoi(name); err == nil && (pid != i.launcher || os.Getppid() != pid) {
 			pids = append(pids, pid)
 		}
 	}

@@ -11,7 +11,7 @@ import (
 // setting is one key with the place of its value.
 type setting struct {
 	key string
-	// at is a *string, *bool, *[]string, or a pointer to a type with UnmarshalText.
+	// at is a *string, *bool, *int, *[]string, or a pointer to a type with UnmarshalText.
 	at any
 }
 
@@ -27,6 +27,22 @@ func (c *Config) settings() []setting {
 		{"protect.images", &c.Protect.Images},
 		{"protect.containers", &c.Protect.Containers},
 		{"protect.labels", &c.Protect.Labels},
+		{"prune.enabled", &c.Prune.Enabled},
+		{"prune.interval", &c.Prune.Interval},
+		{"prune.high", &c.Prune.High},
+		{"prune.low", &c.Prune.Low},
+		{"prune.min_age", &c.Prune.MinAge},
+		{"prune.abandoned_age", &c.Prune.AbandonedAge},
+		{"access.read", &c.Access.Read},
+		{"access.write", &c.Access.Write},
+		{"service.socket", &c.Service.Socket},
+		{"service.mode", &c.Service.Mode},
+		{"audit.enabled", &c.Audit.Enabled},
+		{"audit.file", &c.Audit.File},
+		{"audit.max_size", &c.Audit.MaxSize},
+		{"audit.keep", &c.Audit.Keep},
+		{"plugins.directory", &c.Plugins.Directory},
+		{"plugins.hints", &c.Plugins.Hints},
 	}
 	plugin := func(name string, p *Plugin, own ...setting) {
 		all = append(all, setting{"plugin." + name + ".enabled", &p.Enabled})
@@ -39,10 +55,21 @@ func (c *Config) settings() []setting {
 			setting{"plugin." + name + ".required", &p.Required})
 	}
 	plugin("podman", &c.Podman.Plugin,
+		setting{"socket", &c.Podman.Socket},
 		setting{"command", &c.Podman.Command},
 		setting{"address", &c.Podman.Address})
-	plugin("buildah", &c.Buildah.Plugin)
-	plugin("crio", &c.CRIO.Plugin, setting{"address", &c.CRIO.Address})
+	plugin("buildah", &c.Buildah.Plugin,
+		setting{"socket", &c.Buildah.Socket},
+		setting{"command", &c.Buildah.Command})
+	plugin("crio", &c.CRIO.Plugin,
+		setting{"socket", &c.CRIO.Socket},
+		setting{"address", &c.CRIO.Address})
+	for i := range c.External {
+		e := &c.External[i]
+		plugin(e.Name, &e.Plugin,
+			setting{"address", &e.Address},
+			setting{"command", &e.Command})
+	}
 	return append(all, setting{"log.level", &c.Log.Level})
 }
 
@@ -51,10 +78,18 @@ func (s setting) wants() string {
 	switch s.at.(type) {
 	case *bool:
 		return "wants true or false"
+	case *int:
+		return "wants a number"
 	case *[]string:
 		return "wants a list of strings"
 	case *Duration:
 		return `wants a length of time such as "10s"`
+	case *Percent:
+		return `wants a part of a hundred such as "85%"`
+	case *Mode:
+		return `wants the permissions in octal, such as "0666"`
+	case *Size:
+		return `wants a size such as "16MiB"`
 	default:
 		return "wants a string"
 	}

@@ -248,3 +248,13 @@ func revision(r record, c core.Claim) string {
 	}
 	return hex.EncodeToString(h.Sum(nil)[:16])
 }
+
+// errNotOurs is for a handle whose claim is not this plugin's.
+var errNotOurs = fmt.Errorf("it was not claimed by this plugin: %w", core.ErrNotOwner)
+
+// claimed is whether a handle's claim may be this plugin's. What works in a container may be others from one
+// moment to the next, so that no more is asked of the revision.
+func claimed(h core.Handle) bool {
+	b, err := hex.DecodeString(h.Claim.Revision)
+	return err == nil && (len(b) == 16 || len(b) == 0)
+}

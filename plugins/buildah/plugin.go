@@ -14,6 +14,8 @@ const Name = "buildah"
 
 // Options are the settings of a Plugin. The zero value is right for a host.
 type Options struct {
+	// Command is how buildah is run for a build; empty is "buildah". Nothing else runs it.
+	Command []string
 	// Builders are the file names of further programs that make working containers. Those whose
 	// name has buildah or podman in it need not be listed.
 	Builders []string
@@ -27,6 +29,7 @@ type Options struct {
 
 // Plugin answers for Buildah. Its methods may be called from several goroutines at once.
 type Plugin struct {
+	command  []string
 	builders []string
 	runtimes []string
 	settle   time.Duration
@@ -34,7 +37,10 @@ type Plugin struct {
 
 // New makes a Plugin. It looks at nothing yet.
 func New(o Options) *Plugin {
-	p := &Plugin{builders: o.Builders, runtimes: o.RuntimeDirs, settle: o.Settle}
+	p := &Plugin{command: o.Command, builders: o.Builders, runtimes: o.RuntimeDirs, settle: o.Settle}
+	if len(p.command) == 0 {
+		p.command = []string{"buildah"}
+	}
 	if len(p.runtimes) == 0 {
 		p.runtimes = []string{"/run/runc", "/run/crun"}
 		if dir := os.Getenv("XDG_RUNTIME_DIR"); dir != "" {
@@ -47,12 +53,12 @@ func New(o Options) *Plugin {
 	return p
 }
 
-// hints are what Buildah's containers look like in a store: they have a buildah.json, and no metadata
+// Hints are what Buildah's containers look like in a store: they have a buildah.json, and no metadata
 // from the first moment, before that is written.
-func hints() []core.ClaimHint { return []core.ClaimHint{{File: stateFile}, {NoMetadata: true}} }
+func Hints() []core.ClaimHint { return []core.ClaimHint{{File: stateFile}, {NoMetadata: true}} }
 
 // Describe says how Buildah's containers look in a store. The version is left out, since no buildah
 // is asked.
 func (p *Plugin) Describe(context.Context) (core.Description, error) {
-	return core.Description{Name: Name, Hints: hints()}, nil
+	return core.Description{Name: Name, Engine: "Buildah", Hints: Hints()}, nil
 }

@@ -28,9 +28,11 @@ func (p *Plugin) Remove(ctx context.Context, store core.StoreInfo, handles []cor
 		switch {
 		case err != nil:
 			outcomes[i].Err = fmt.Errorf("look at container %s: %w", h.Container.ID.Short(), err)
+		case !claimed(h):
+			outcomes[i].Err = errNotOurs
 		case absent(h.Container):
 		case verdicts[i].claim.Ownership != core.OwnershipMine:
-			outcomes[i].Err = fmt.Errorf("container %s is not Buildah's any more: %w", h.Container.ID.Short(), core.ErrPlanStale)
+			outcomes[i].Err = fmt.Errorf("container %s is not Buildah's any more: %w", h.Container.ID.Short(), core.ErrNotOwner)
 		case verdicts[i].claim.Use == core.UseInUse,
 			verdicts[i].claim.Use == core.UseUnknown && h.Claim.Use != core.UseUnknown:
 			outcomes[i].Err = stillInUse(h.Container, verdicts[i])

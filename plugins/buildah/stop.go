@@ -34,6 +34,10 @@ func (p *Plugin) Stop(ctx context.Context, store core.StoreInfo, handles []core.
 	w.last = w.politely.Add(p.settle)
 	for i, c := range containers {
 		outcomes[i].Container = c.ID
+		if !claimed(handles[i]) {
+			outcomes[i].Err = errNotOurs
+			continue
+		}
 		w.open = append(w.open, i)
 	}
 	for len(w.open) > 0 {
@@ -103,7 +107,7 @@ func (w *stopping) settle(c core.Container, v verdict) (done bool, err error) {
 	case v.claim.Ownership != core.OwnershipMine && !w.first && !late:
 		return false, nil // its record goes before its directory does
 	case v.claim.Ownership != core.OwnershipMine:
-		return true, fmt.Errorf("stop what works in container %s: it is not Buildah's any more: %w", c.ID.Short(), core.ErrPlanStale)
+		return true, fmt.Errorf("stop what works in container %s: it is not Buildah's any more: %w", c.ID.Short(), core.ErrNotOwner)
 	case v.claim.Use == core.UseIdle:
 		return true, nil
 	case v.claim.Use == core.UseUnknown:

@@ -90,20 +90,23 @@ func Hints() []core.ClaimHint {
 // runtimeName is CRI-O's name for itself (server/version.go).
 const runtimeName = "cri-o"
 
-// Describe says who the plugin is. The error says that CRI-O could not be asked for its version.
+// Describe says who the plugin is. The error says that CRI-O could not be asked for its version, which is
+// missing then.
 func (p *Plugin) Describe(ctx context.Context) (core.Description, error) {
+	d := core.Description{Name: Name, Engine: "CRI-O", Hints: Hints()}
 	ctx, cancel := context.WithTimeout(ctx, p.options.Timeout)
 	defer cancel()
 	c, err := p.connect(ctx)
 	if err != nil {
-		return core.Description{}, err
+		return d, err
 	}
 	defer c.close()
 	version, err := c.version(ctx)
 	if err != nil {
-		return core.Description{}, err
+		return d, err
 	}
-	return core.Description{Name: Name, EngineVersion: clip(version), Hints: Hints()}, nil
+	d.EngineVersion = clip(version)
+	return d, nil
 }
 
 // version asks who answers on the socket. Another runtime than CRI-O is an error.

@@ -59,7 +59,7 @@ func newOutcomes(handles []core.Handle) []core.Outcome {
 }
 
 // errNotOurs is for a handle whose claim is not this plugin's.
-var errNotOurs = fmt.Errorf("it was not claimed by this plugin: %w", core.ErrPlanStale)
+var errNotOurs = fmt.Errorf("it was not claimed by this plugin: %w", core.ErrNotOwner)
 
 // stopping is one call of Stop.
 type stopping struct {

@@ -90,6 +90,9 @@ func TestClaimInTrouble(t *testing.T) {
 		if _, err := p.Claim(t.Context(), n.store, containers); !errors.Is(err, fs.ErrNotExist) {
 			t.Errorf("%v", err)
 		}
+		if d, err := p.Describe(t.Context()); !errors.Is(err, core.ErrEngineAbsent) || d.Name != Name || len(d.Hints) == 0 {
+			t.Errorf("%+v, %v", d, err)
+		}
 	})
 	if d, err := p.Describe(t.Context()); err != nil || d.EngineVersion != "1.37.0" || d.Name != Name {
 		t.Errorf("%+v, %v", d, err)

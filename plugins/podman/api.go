@@ -85,7 +85,7 @@ func (a *api) call(ctx context.Context, method, path string, query url.Values, w
 	}
 	response, err := a.client.Do(request)
 	if err != nil {
-		return nil, fmt.Errorf("%s on %s: %w", what, a.socket, err)
+		return nil, absentOr(fmt.Errorf("%s on %s: %w", what, a.socket, err))
 	}
 	defer func() { _ = response.Body.Close() }() // only read from
 	body, err := io.ReadAll(io.LimitReader(response.Body, maxOutput+1))

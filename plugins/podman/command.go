@@ -145,7 +145,7 @@ func (o output) of(what string, err error) (output, error) {
 		return o, &exitError{what, exit.ExitCode(), o.stderr}
 	}
 	if err != nil {
-		return output{}, fmt.Errorf("run %s: %w", what, err)
+		return output{}, absentOr(fmt.Errorf("run %s: %w", what, err))
 	}
 	return o, nil
 }

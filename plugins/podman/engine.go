@@ -3,7 +3,9 @@ package podman
 import (
 	"context"
 	"errors"
+	"io/fs"
 	"math"
+	"os/exec"
 	"time"
 
 	"github.com/unmoor/unmoor/core"
@@ -42,4 +44,18 @@ var errNoImage = errors.New("no such image")
 // seconds is a grace period as Podman counts it, rounded up.
 func seconds(grace time.Duration) int {
 	return int(math.Ceil(max(grace, 0).Seconds()))
+}
+
+// absentError says that there is no Podman here; it is core.ErrEngineAbsent without adding words.
+type absentError struct{ cause error }
+
+func (e absentError) Error() string   { return e.cause.Error() }
+func (e absentError) Unwrap() []error { return []error{e.cause, core.ErrEngineAbsent} }
+
+// absentOr makes an absentError of one that comes from a command or a socket that is not there.
+func absentOr(err error) error {
+	if errors.Is(err, exec.ErrNotFound) || errors.Is(err, fs.ErrNotExist) {
+		return absentError{err}
+	}
+	return err
 }

@@ -68,11 +68,13 @@ func Hints() []core.ClaimHint {
 	return []core.ClaimHint{{MetadataKey: keyImageName, MetadataKeyAbsent: keyPodID}}
 }
 
-// Describe says who the plugin is. The error says that Podman could not be asked for its version.
+// Describe says who the plugin is. The error says that Podman could not be asked for its version, which
+// is missing then.
 func (p *Plugin) Describe(ctx context.Context) (core.Description, error) {
-	version, err := p.engine.version(ctx)
-	if err != nil {
-		return core.Description{}, fmt.Errorf("ask podman for its version: %w", err)
+	d := core.Description{Name: Name, Engine: "Podman", Hints: Hints()}
+	var err error
+	if d.EngineVersion, err = p.engine.version(ctx); err != nil {
+		err = fmt.Errorf("ask podman for its version: %w", err)
 	}
-	return core.Description{Name: Name, EngineVersion: version, Hints: Hints()}, nil
+	return d, err
 }

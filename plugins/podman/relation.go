@@ -118,8 +118,11 @@ func parseRevision(s string) revision {
 	return revision{incarnation: s}
 }
 
-// start is the incarnation without its state.
+// start is the incarnation without its state. Of what was never claimed here it is no container's.
 func (r revision) start() string {
-	_, start, _ := strings.Cut(r.incarnation, "/")
+	_, start, ok := strings.Cut(r.incarnation, "/")
+	if !ok {
+		return r.incarnation
+	}
 	return start
 }

@@ -193,3 +193,25 @@ func exists(t *testing.T, path string) {
 		}
 	}
 }
+
+// TestAbsent: where there is no Podman, it is known nonetheless what its containers look like.
+func TestAbsent(t *testing.T) {
+	for name, options := range map[string]podman.Options{
+		"no command":  {Command: []string{"no-podman-here"}},
+		"no file":     {Command: []string{filepath.Join(t.TempDir(), "podman")}},
+		"no socket":   {Address: "unix:" + filepath.Join(t.TempDir(), "podman.sock")},
+		"not allowed": {Command: []string{t.TempDir()}},
+	} {
+		p, err := podman.New(options)
+		if err != nil {
+			t.Fatal(err)
+		}
+		d, err := p.Describe(t.Context())
+		if err == nil || d.Name != podman.Name || len(d.Hints) == 0 || d.EngineVersion != "" {
+			t.Errorf("%s: %+v, %v", name, d, err)
+		}
+		if absent := errors.Is(err, core.ErrEngineAbsent); absent != (name != "not allowed") {
+			t.Errorf("%s: absent is %t: %v", name, absent, err)
+		}
+	}
+}

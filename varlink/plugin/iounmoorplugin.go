@@ -3,9 +3,9 @@
 // Implemented by an engine plugin (Podman, Buildah, CRI-O, anyone's). Unmoor is always the client. A
 // plugin answers only for its own engine, in the store that it is asked about; it never deletes what it
 // does not own, and it never takes a lock of that store while it waits for a call.
-// Conventions: times are RFC 3339, IDs are 64 hexadecimal digits. "Could not find out" is unknown, never
-// not_mine. Whatever breaks a rule of this file costs the whole answer, and the containers that it may
-// have been about are kept.
+// Conventions: times are RFC 3339, IDs are 64 hexadecimal digits in lower case. "Could not find out" is
+// unknown, never not_mine. Whatever breaks a rule of this file costs the whole answer, and the containers
+// that it may have been about are kept. One message has at most 16 MiB.
 package iounmoorplugin
 
 import (
@@ -52,10 +52,12 @@ type Container struct {
 	Layer        Layer    `json:"layer"`
 }
 
+// An image, or a list of images for several platforms: an engine runs no list.
 type Image struct {
-	Id      string   `json:"id"`
-	Names   []string `json:"names"`
-	Digests []string `json:"digests"`
+	Id           string   `json:"id"`
+	Names        []string `json:"names"`
+	Digests      []string `json:"digests"`
+	ManifestList bool     `json:"manifestList"`
 }
 
 // unknown: this engine cannot tell at present. It keeps the container.
@@ -70,6 +72,10 @@ type Process struct {
 	Pid       int64   `json:"pid"`
 	StartTime *int64  `json:"startTime,omitempty"`
 	Command   *string `json:"command,omitempty"`
+	Uid       *int64  `json:"uid,omitempty"`
+	Cgroup    *string `json:"cgroup,omitempty"`
+	Unit      *string `json:"unit,omitempty"`
+	OnHost    *bool   `json:"onHost,omitempty"`
 }
 
 // One observation. kind is one of process, mount, lock, record, pod, lease; a kind that a reader does
@@ -79,6 +85,7 @@ type Evidence struct {
 	Detail  string   `json:"detail"`
 	Path    *string  `json:"path,omitempty"`
 	Process *Process `json:"process,omitempty"`
+	Time    *string  `json:"time,omitempty"`
 }
 
 type Report struct {
@@ -105,7 +112,8 @@ type Handle struct {
 // changed since the report. failed: anything else.
 type Problem string
 
-// What became of one handle. A container that is stopped already, or gone, is a success: no problem.
+// What became of one handle. A container that is stopped already, or gone, is a success: no problem. So
+// is one that the engine does not know, unless the plugin can tell that it is another engine's.
 type Outcome struct {
 	Id             string    `json:"id"`
 	Problem        *Problem  `json:"problem,omitempty"`
@@ -135,6 +143,36 @@ type ClaimHint struct {
 	NoMetadata        *bool   `json:"noMetadata,omitempty"`
 }
 
+// An image to be built, in the words of buildah build. Paths are absolute, and on the engine's machine.
+// What is absent is as the engine has it by default.
+type BuildRequest struct {
+	Context        string   `json:"context"`
+	Containerfiles []string `json:"containerfiles"`
+	Names          []string `json:"names"`
+	Arguments      []string `json:"arguments"`
+	Labels         []string `json:"labels"`
+	Target         *string  `json:"target,omitempty"`
+	Pull           *string  `json:"pull,omitempty"`
+	NoCache        bool     `json:"noCache"`
+	Layers         bool     `json:"layers"`
+	Squash         bool     `json:"squash"`
+	Format         *string  `json:"format,omitempty"`
+	Network        *string  `json:"network,omitempty"`
+	Isolation      *string  `json:"isolation,omitempty"`
+	Quiet          bool     `json:"quiet"`
+}
+
+// The engine could not build the image, which is not there
+type BuildFailed struct {
+	Reason string `json:"reason"`
+}
+
+func (e BuildFailed) Error() string {
+	s := "io.unmoor.Plugin.BuildFailed"
+	s += fmt.Sprintf("(Reason: %v)", e.Reason)
+	return s
+}
+
 type UnsupportedProtocolVersion struct {
 	Supported []int64 `json:"supported"`
 }
@@ -147,21 +185,31 @@ func (e UnsupportedProtocolVersion) Error() string {
 
 // The engine behind the plugin cannot answer at all
 type EngineUnavailable struct {
-	Reason       string  `json:"reason"`
-	Absent       *bool   `json:"absent,omitempty"`
-	Advice       *string `json:"advice,omitempty"`
-	RetryAfterMs *int64  `json:"retryAfterMs,omitempty"`
+	Reason string  `json:"reason"`
+	Absent *bool   `json:"absent,omitempty"`
+	Advice *string `json:"advice,omitempty"`
 }
 
 func (e EngineUnavailable) Error() string {
 	s := "io.unmoor.Plugin.EngineUnavailable"
-	s += fmt.Sprintf("(Reason: %v, Absent: %v, Advice: %v, RetryAfterMs: %v)", e.Reason, e.Absent, e.Advice, e.RetryAfterMs)
+	s += fmt.Sprintf("(Reason: %v, Absent: %v, Advice: %v)", e.Reason, e.Absent, e.Advice)
 	return s
 }
 
 func Dispatch_Error(err error) error {
 	if e, ok := err.(*varlink.Error); ok {
 		switch e.Name {
+		case "io.unmoor.Plugin.BuildFailed":
+			errorRawParameters := e.Parameters.(*json.RawMessage)
+			if errorRawParameters == nil {
+				return e
+			}
+			var param BuildFailed
+			err := json.Unmarshal(*errorRawParameters, &param)
+			if err != nil {
+				return e
+			}
+			return &param
 		case "io.unmoor.Plugin.UnsupportedProtocolVersion":
 			errorRawParameters := e.Parameters.(*json.RawMessage)
 			if errorRawParameters == nil {
@@ -191,8 +239,9 @@ func Dispatch_Error(err error) error {
 
 // Generated client method calls
 
-// Identity and hints. With more: the first reply is the present value, each later one replaces it, and
-// the open connection is the sign of life.
+// Identity and hints; answered at once, whatever the engine does. With more: the first reply is the
+// present value, each later one replaces it, and the open connection is the sign of life. Such a call
+// does not end before the plugin does.
 type Describe_methods struct{}
 
 func Describe() Describe_methods { return Describe_methods{} }
@@ -269,7 +318,7 @@ func (m Describe_methods) Upgrade(ctx context.Context, c *varlink.Connection) (f
 }
 
 // Who owns these containers, and are they in use? Exactly one report an id, in any order, without side
-// effects. At most 1024 containers a call.
+// effects. With more: in as many replies as the plugin likes. At most 1024 containers a call, each id once.
 type Claim_methods struct{}
 
 func Claim() Claim_methods { return Claim_methods{} }
@@ -340,7 +389,7 @@ func (m Claim_methods) Upgrade(ctx context.Context, c *varlink.Connection, proto
 // Stops containers the engine's own way, all of them side by side. Exactly one outcome a handle. With
 // more: each reply carries the outcomes that are new, and one without any comes every 5 s at least, as
 // sign of life; the last one ends it. What was begun is not to be broken off when the caller goes away.
-// At most 1024 handles a call.
+// At most 1024 handles a call, each id once.
 type Stop_methods struct{}
 
 func Stop() Stop_methods { return Stop_methods{} }
@@ -481,7 +530,7 @@ func (m Remove_methods) Upgrade(ctx context.Context, c *varlink.Connection, prot
 }
 
 // Which of these images does the engine pin? Exactly one pin an id. For plugins with the capability pin.
-// At most 1024 images a call.
+// At most 1024 images a call, each id once.
 type Pins_methods struct{}
 
 func Pins() Pins_methods { return Pins_methods{} }
@@ -614,6 +663,81 @@ func (m List_methods) Upgrade(ctx context.Context, c *varlink.Connection, protoc
 	}, nil
 }
 
+// Builds an image in the store and names it. With more: each reply carries the lines that the engine has
+// written since, without their ends, and one without any comes every 5 s at least, as sign of life; the
+// last one carries the image's ID. Without more: that one alone. A caller that goes away ends the build.
+// For plugins with the capability build.
+type Build_methods struct{}
+
+func Build() Build_methods { return Build_methods{} }
+
+func (m Build_methods) Call(ctx context.Context, c *varlink.Connection, protocolVersion_in_ int64, store_in_ Store, build_in_ BuildRequest) (lines_out_ []string, imageId_out_ *string, err_ error) {
+	receive, err_ := m.Send(ctx, c, 0, protocolVersion_in_, store_in_, build_in_)
+	if err_ != nil {
+		return
+	}
+	lines_out_, imageId_out_, _, err_ = receive(ctx)
+	return
+}
+
+func (m Build_methods) Send(ctx context.Context, c *varlink.Connection, flags uint64, protocolVersion_in_ int64, store_in_ Store, build_in_ BuildRequest) (func(ctx context.Context) ([]string, *string, uint64, error), error) {
+	var in struct {
+		ProtocolVersion int64        `json:"protocolVersion"`
+		Store           Store        `json:"store"`
+		Build           BuildRequest `json:"build"`
+	}
+	in.ProtocolVersion = protocolVersion_in_
+	in.Store = store_in_
+	in.Build = build_in_
+	receive, err := c.Send(ctx, "io.unmoor.Plugin.Build", in, flags)
+	if err != nil {
+		return nil, err
+	}
+	return func(context.Context) (lines_out_ []string, imageId_out_ *string, flags uint64, err error) {
+		var out struct {
+			Lines   []string `json:"lines"`
+			ImageId *string  `json:"imageId,omitempty"`
+		}
+		flags, err = receive(ctx, &out)
+		if err != nil {
+			err = Dispatch_Error(err)
+			return
+		}
+		lines_out_ = []string(out.Lines)
+		imageId_out_ = out.ImageId
+		return
+	}, nil
+}
+
+func (m Build_methods) Upgrade(ctx context.Context, c *varlink.Connection, protocolVersion_in_ int64, store_in_ Store, build_in_ BuildRequest) (func(ctx context.Context) (lines_out_ []string, imageId_out_ *string, flags uint64, conn varlink.ReadWriterContext, err_ error), error) {
+	var in struct {
+		ProtocolVersion int64        `json:"protocolVersion"`
+		Store           Store        `json:"store"`
+		Build           BuildRequest `json:"build"`
+	}
+	in.ProtocolVersion = protocolVersion_in_
+	in.Store = store_in_
+	in.Build = build_in_
+	receive, err := c.Upgrade(ctx, "io.unmoor.Plugin.Build", in)
+	if err != nil {
+		return nil, err
+	}
+	return func(context.Context) (lines_out_ []string, imageId_out_ *string, flags uint64, conn varlink.ReadWriterContext, err error) {
+		var out struct {
+			Lines   []string `json:"lines"`
+			ImageId *string  `json:"imageId,omitempty"`
+		}
+		flags, conn, err = receive(ctx, &out)
+		if err != nil {
+			err = Dispatch_Error(err)
+			return
+		}
+		lines_out_ = []string(out.Lines)
+		imageId_out_ = out.ImageId
+		return
+	}, nil
+}
+
 // Generated service interface with all methods
 
 type iounmoorpluginInterface interface {
@@ -623,6 +747,7 @@ type iounmoorpluginInterface interface {
 	Remove(ctx context.Context, c VarlinkCall, protocolVersion_ int64, store_ Store, handles_ []Handle) error
 	Pins(ctx context.Context, c VarlinkCall, protocolVersion_ int64, store_ Store, images_ []Image) error
 	List(ctx context.Context, c VarlinkCall, protocolVersion_ int64, store_ Store) error
+	Build(ctx context.Context, c VarlinkCall, protocolVersion_ int64, store_ Store, build_ BuildRequest) error
 }
 
 // Generated service object with all methods
@@ -631,6 +756,13 @@ type VarlinkCall struct{ varlink.Call }
 
 // Generated reply methods for all varlink errors
 
+// The engine could not build the image, which is not there
+func (c *VarlinkCall) ReplyBuildFailed(ctx context.Context, reason_ string) error {
+	var out BuildFailed
+	out.Reason = reason_
+	return c.ReplyError(ctx, "io.unmoor.Plugin.BuildFailed", &out)
+}
+
 func (c *VarlinkCall) ReplyUnsupportedProtocolVersion(ctx context.Context, supported_ []int64) error {
 	var out UnsupportedProtocolVersion
 	out.Supported = []int64(supported_)
@@ -638,12 +770,11 @@ func (c *VarlinkCall) ReplyUnsupportedProtocolVersion(ctx context.Context, suppo
 }
 
 // The engine behind the plugin cannot answer at all
-func (c *VarlinkCall) ReplyEngineUnavailable(ctx context.Context, reason_ string, absent_ *bool, advice_ *string, retryAfterMs_ *int64) error {
+func (c *VarlinkCall) ReplyEngineUnavailable(ctx context.Context, reason_ string, absent_ *bool, advice_ *string) error {
 	var out EngineUnavailable
 	out.Reason = reason_
 	out.Absent = absent_
 	out.Advice = advice_
-	out.RetryAfterMs = retryAfterMs_
 	return c.ReplyError(ctx, "io.unmoor.Plugin.EngineUnavailable", &out)
 }
 
@@ -709,16 +840,27 @@ func (c *VarlinkCall) ReplyList(ctx context.Context, reports_ []Report) error {
 	return c.Reply(ctx, &out)
 }
 
+func (c *VarlinkCall) ReplyBuild(ctx context.Context, lines_ []string, imageId_ *string) error {
+	var out struct {
+		Lines   []string `json:"lines"`
+		ImageId *string  `json:"imageId,omitempty"`
+	}
+	out.Lines = []string(lines_)
+	out.ImageId = imageId_
+	return c.Reply(ctx, &out)
+}
+
 // Generated dummy implementations for all varlink methods
 
-// Identity and hints. With more: the first reply is the present value, each later one replaces it, and
-// the open connection is the sign of life.
+// Identity and hints; answered at once, whatever the engine does. With more: the first reply is the
+// present value, each later one replaces it, and the open connection is the sign of life. Such a call
+// does not end before the plugin does.
 func (s *VarlinkInterface) Describe(ctx context.Context, c VarlinkCall) error {
 	return c.ReplyMethodNotImplemented(ctx, "io.unmoor.Plugin.Describe")
 }
 
 // Who owns these containers, and are they in use? Exactly one report an id, in any order, without side
-// effects. At most 1024 containers a call.
+// effects. With more: in as many replies as the plugin likes. At most 1024 containers a call, each id once.
 func (s *VarlinkInterface) Claim(ctx context.Context, c VarlinkCall, protocolVersion_ int64, store_ Store, containers_ []Container) error {
 	return c.ReplyMethodNotImplemented(ctx, "io.unmoor.Plugin.Claim")
 }
@@ -726,7 +868,7 @@ func (s *VarlinkInterface) Claim(ctx context.Context, c VarlinkCall, protocolVer
 // Stops containers the engine's own way, all of them side by side. Exactly one outcome a handle. With
 // more: each reply carries the outcomes that are new, and one without any comes every 5 s at least, as
 // sign of life; the last one ends it. What was begun is not to be broken off when the caller goes away.
-// At most 1024 handles a call.
+// At most 1024 handles a call, each id once.
 func (s *VarlinkInterface) Stop(ctx context.Context, c VarlinkCall, protocolVersion_ int64, store_ Store, handles_ []Handle, gracePeriodMs_ int64) error {
 	return c.ReplyMethodNotImplemented(ctx, "io.unmoor.Plugin.Stop")
 }
@@ -737,7 +879,7 @@ func (s *VarlinkInterface) Remove(ctx context.Context, c VarlinkCall, protocolVe
 }
 
 // Which of these images does the engine pin? Exactly one pin an id. For plugins with the capability pin.
-// At most 1024 images a call.
+// At most 1024 images a call, each id once.
 func (s *VarlinkInterface) Pins(ctx context.Context, c VarlinkCall, protocolVersion_ int64, store_ Store, images_ []Image) error {
 	return c.ReplyMethodNotImplemented(ctx, "io.unmoor.Plugin.Pins")
 }
@@ -746,6 +888,14 @@ func (s *VarlinkInterface) Pins(ctx context.Context, c VarlinkCall, protocolVers
 // mine. With more: in as many replies as the plugin likes. For plugins with the capability list.
 func (s *VarlinkInterface) List(ctx context.Context, c VarlinkCall, protocolVersion_ int64, store_ Store) error {
 	return c.ReplyMethodNotImplemented(ctx, "io.unmoor.Plugin.List")
+}
+
+// Builds an image in the store and names it. With more: each reply carries the lines that the engine has
+// written since, without their ends, and one without any comes every 5 s at least, as sign of life; the
+// last one carries the image's ID. Without more: that one alone. A caller that goes away ends the build.
+// For plugins with the capability build.
+func (s *VarlinkInterface) Build(ctx context.Context, c VarlinkCall, protocolVersion_ int64, store_ Store, build_ BuildRequest) error {
+	return c.ReplyMethodNotImplemented(ctx, "io.unmoor.Plugin.Build")
 }
 
 // Generated method call dispatcher
@@ -815,6 +965,18 @@ func (s *VarlinkInterface) VarlinkDispatch(ctx context.Context, call varlink.Cal
 		}
 		return s.iounmoorpluginInterface.List(ctx, VarlinkCall{call}, in.ProtocolVersion, in.Store)
 
+	case "Build":
+		var in struct {
+			ProtocolVersion int64        `json:"protocolVersion"`
+			Store           Store        `json:"store"`
+			Build           BuildRequest `json:"build"`
+		}
+		err := call.GetParameters(&in)
+		if err != nil {
+			return call.ReplyInvalidParameter(ctx, "parameters")
+		}
+		return s.iounmoorpluginInterface.Build(ctx, VarlinkCall{call}, in.ProtocolVersion, in.Store, in.Build)
+
 	default:
 		return call.ReplyMethodNotFound(ctx, methodname)
 	}
@@ -832,9 +994,9 @@ func (s *VarlinkInterface) VarlinkGetDescription() string {
 	return `# Implemented by an engine plugin (Podman, Buildah, CRI-O, anyone's). Unmoor is always the client. A
 # plugin answers only for its own engine, in the store that it is asked about; it never deletes what it
 # does not own, and it never takes a lock of that store while it waits for a call.
-# Conventions: times are RFC 3339, IDs are 64 hexadecimal digits. "Could not find out" is unknown, never
-# not_mine. Whatever breaks a rule of this file costs the whole answer, and the containers that it may
-# have been about are kept.
+# Conventions: times are RFC 3339, IDs are 64 hexadecimal digits in lower case. "Could not find out" is
+# unknown, never not_mine. Whatever breaks a rule of this file costs the whole answer, and the containers
+# that it may have been about are kept. One message has at most 16 MiB.
 interface io.unmoor.Plugin
 
 # The store in question. A plugin whose engine uses another store answers not_mine.
@@ -865,8 +1027,10 @@ type Layer (
 type Container (
   id: string,
   names: []string,
+  # Empty where the container was made of no image
   imageId: string,
   layerId: string,
+  # Year 1 where the store does not know
   created: string,
   metadata: string,
   bigDataNames: []string,
@@ -878,7 +1042,8 @@ type Container (
   layer: Layer
 )
 
-type Image (id: string, names: []string, digests: []string)
+# An image, or a list of images for several platforms: an engine runs no list.
+type Image (id: string, names: []string, digests: []string, manifestList: bool)
 
 # unknown: this engine cannot tell at present. It keeps the container.
 type Ownership (unknown, not_mine, mine)
@@ -892,7 +1057,13 @@ type Process (
   pid: int,
   # Clock ticks after boot, field 22 of /proc/PID/stat: tells a recycled pid
   startTime: ?int,
-  command: ?string
+  command: ?string,
+  uid: ?int,
+  # Its path in the unified hierarchy of control groups, and the systemd unit that this names
+  cgroup: ?string,
+  unit: ?string,
+  # It is in the mount namespace of pid 1, so that the stop of a container does not end it
+  onHost: ?bool
 )
 
 # One observation. kind is one of process, mount, lock, record, pod, lease; a kind that a reader does
@@ -902,7 +1073,9 @@ type Evidence (
   # One clause for people
   detail: string,
   path: ?string,
-  process: ?Process
+  process: ?Process,
+  # When it was seen; absent is now
+  time: ?string
 )
 
 type Report (
@@ -920,7 +1093,8 @@ type Report (
   # Images that the container mounts besides its own
   imageVolumes: ?[]string,
   labels: ?[string]string,
-  # Opaque; handed back to Stop and Remove, which refuse it once the state has changed
+  # Opaque; handed back to Stop, and after that to Remove, which refuse it once the container is another
+  # one, because somebody else has started it anew, say. A Stop of the plugin's own does not change it
   revision: ?string,
   evidence: []Evidence
 )
@@ -932,7 +1106,8 @@ type Handle (container: Container, report: Report)
 # changed since the report. failed: anything else.
 type Problem (still_in_use, not_owner, revision_mismatch, failed)
 
-# What became of one handle. A container that is stopped already, or gone, is a success: no problem.
+# What became of one handle. A container that is stopped already, or gone, is a success: no problem. So
+# is one that the engine does not know, unless the plugin can tell that it is another engine's.
 type Outcome (
   id: string,
   problem: ?Problem,
@@ -961,7 +1136,7 @@ type Pinned (unknown, no, yes)
 # plugin that is down would have owned. Within one hint all the set fields must match; a plugin without
 # hints may own anything.
 type ClaimHint (
-  # A file in the container's directory
+  # The name of a file in the container's directory
   file: ?string,
   # A key of the container's metadata, read as a JSON object
   metadataKey: ?string,
@@ -971,30 +1146,62 @@ type ClaimHint (
   noMetadata: ?bool
 )
 
-# Identity and hints. With more: the first reply is the present value, each later one replaces it, and
-# the open connection is the sign of life.
+# An image to be built, in the words of buildah build. Paths are absolute, and on the engine's machine.
+# What is absent is as the engine has it by default.
+type BuildRequest (
+  # The directory of the build's files
+  context: string,
+  # Empty: Containerfile or Dockerfile of the context
+  containerfiles: []string,
+  # Given to the image
+  names: []string,
+  # KEY=VALUE, or for an argument KEY alone: its value is in the engine's environment
+  arguments: []string,
+  labels: []string,
+  # The stage to build; absent: the last
+  target: ?string,
+  # always, missing, never, newer
+  pull: ?string,
+  # Build every layer anew; keep the intermediate ones as a cache; make one of the new ones
+  noCache: bool,
+  layers: bool,
+  squash: bool,
+  # oci, docker
+  format: ?string,
+  network: ?string,
+  isolation: ?string,
+  # Leave the engine's progress out
+  quiet: bool
+)
+
+# Identity and hints; answered at once, whatever the engine does. With more: the first reply is the
+# present value, each later one replaces it, and the open connection is the sign of life. Such a call
+# does not end before the plugin does.
 method Describe() -> (
-  # Equals the socket's file name without .sock; lower case letters, digits and -
+  # Equals the socket's file name without .sock; lower case letters, digits and -, which is not the
+  # first; at most 63
   name: string,
+  # As the engine's users call it, such as CRI-O
   engine: string,
   engineVersion: ?string,
   # Revisions of this protocol that the plugin speaks, such as [1]
   protocolVersions: []int,
-  # stop, remove, pin, list; unknown ones are ignored. What a plugin cannot stop or remove is kept
+  # stop, remove, pin, list, build; unknown ones are ignored. What a plugin cannot stop or remove is kept
   capabilities: []string,
+  # At most 64
   claimHints: []ClaimHint,
   # False while the engine behind the plugin cannot answer
   ready: bool
 )
 
 # Who owns these containers, and are they in use? Exactly one report an id, in any order, without side
-# effects. At most 1024 containers a call.
+# effects. With more: in as many replies as the plugin likes. At most 1024 containers a call, each id once.
 method Claim(protocolVersion: int, store: Store, containers: []Container) -> (reports: []Report)
 
 # Stops containers the engine's own way, all of them side by side. Exactly one outcome a handle. With
 # more: each reply carries the outcomes that are new, and one without any comes every 5 s at least, as
 # sign of life; the last one ends it. What was begun is not to be broken off when the caller goes away.
-# At most 1024 handles a call.
+# At most 1024 handles a call, each id once.
 method Stop(
   protocolVersion: int,
   store: Store,
@@ -1007,12 +1214,24 @@ method Stop(
 method Remove(protocolVersion: int, store: Store, handles: []Handle) -> (outcomes: []Outcome)
 
 # Which of these images does the engine pin? Exactly one pin an id. For plugins with the capability pin.
-# At most 1024 images a call.
+# At most 1024 images a call, each id once.
 method Pins(protocolVersion: int, store: Store, images: []Image) -> (pins: []Pin)
 
 # All containers that the engine has in the store, also those whose storage is gone, each reported as
 # mine. With more: in as many replies as the plugin likes. For plugins with the capability list.
 method List(protocolVersion: int, store: Store) -> (reports: []Report)
+
+# Builds an image in the store and names it. With more: each reply carries the lines that the engine has
+# written since, without their ends, and one without any comes every 5 s at least, as sign of life; the
+# last one carries the image's ID. Without more: that one alone. A caller that goes away ends the build.
+# For plugins with the capability build.
+method Build(protocolVersion: int, store: Store, build: BuildRequest) -> (
+  lines: []string,
+  imageId: ?string
+)
+
+# The engine could not build the image, which is not there
+error BuildFailed (reason: string)
 
 error UnsupportedProtocolVersion (supported: []int)
 
@@ -1022,8 +1241,7 @@ error EngineUnavailable (
   # The engine is not on this machine, as far as the plugin can see
   absent: ?bool,
   # What an operator can do
-  advice: ?string,
-  retryAfterMs: ?int
+  advice: ?string
 )
 `
 }

@@ -115,7 +115,8 @@ type Action struct {
 }
 
 // What is to be removed. Names are as engines take them: an ID, a unique prefix of one, or a name; an
-// image's with or without tag or digest.
+// image's with or without tag or digest. All images, or all containers, leave no name to be given beside
+// them.
 type Targets struct {
 	Images        *[]string `json:"images,omitempty"`
 	Containers    *[]string `json:"containers,omitempty"`
@@ -135,14 +136,6 @@ type Removal struct {
 	Notes     []string  `json:"notes"`
 }
 
-// A reference that means nothing, or too much.
-type Refusal struct {
-	Reference  string    `json:"reference"`
-	Error      string    `json:"error"`
-	Message    string    `json:"message"`
-	Candidates *[]string `json:"candidates,omitempty"`
-}
-
 // What is in use, seen after the plan was made.
 type Busy struct {
 	Container *string    `json:"container,omitempty"`
@@ -153,18 +146,29 @@ type Busy struct {
 	Advice    *string    `json:"advice,omitempty"`
 }
 
+// What went wrong.
+type Problem struct {
+	Reason     string    `json:"reason"`
+	Message    string    `json:"message"`
+	Candidates *[]string `json:"candidates,omitempty"`
+	Busy       *Busy     `json:"busy,omitempty"`
+}
+
+// A reference that means nothing, too much, or nothing that could be found out.
+type Refusal struct {
+	Reference string  `json:"reference"`
+	Problem   Problem `json:"problem"`
+}
+
 // An action that did not succeed.
 type Failure struct {
-	Action  Action `json:"action"`
-	Reason  string `json:"reason"`
-	Message string `json:"message"`
-	Busy    *Busy  `json:"busy,omitempty"`
+	Action  Action  `json:"action"`
+	Problem Problem `json:"problem"`
 }
 
 // What became of one removal. It happened whole where there is neither a failure nor a blocker; where
 // nothing is done, nothing was changed.
 type Result struct {
-	Removal        Removal   `json:"removal"`
 	Done           []Action  `json:"done"`
 	Failures       []Failure `json:"failures"`
 	Blockers       []Blocker `json:"blockers"`
@@ -190,7 +194,119 @@ type Outcome struct {
 	Results   []Result     `json:"results"`
 	Refusals  []Refusal    `json:"refusals"`
 	Completed []Completion `json:"completed"`
-	Problems  []string     `json:"problems"`
+	Problems  []Problem    `json:"problems"`
+}
+
+// What a prune is to take. Empty: images without a name, and idle containers that no plugin owns.
+type PrunePolicy struct {
+	All            *bool     `json:"all,omitempty"`
+	Stopped        *bool     `json:"stopped,omitempty"`
+	BuildLeftovers *bool     `json:"buildLeftovers,omitempty"`
+	WhenFull       *bool     `json:"whenFull,omitempty"`
+	Filters        *[]string `json:"filters,omitempty"`
+	Keep           *int64    `json:"keep,omitempty"`
+	UnusedForMs    *int64    `json:"unusedForMs,omitempty"`
+	High           *int64    `json:"high,omitempty"`
+	Low            *int64    `json:"low,omitempty"`
+	MinAgeMs       *int64    `json:"minAgeMs,omitempty"`
+	AbandonedAgeMs *int64    `json:"abandonedAgeMs,omitempty"`
+}
+
+// A file system, in bytes.
+type Disk struct {
+	Capacity  int64 `json:"capacity"`
+	Available int64 `json:"available"`
+}
+
+// What a prune comes to.
+type Pruning struct {
+	Outcome Outcome   `json:"outcome"`
+	Kept    []Blocker `json:"kept"`
+	Bytes   int64     `json:"bytes"`
+	AtLeast bool      `json:"atLeast"`
+	Disk    *Disk     `json:"disk,omitempty"`
+	After   *Disk     `json:"after,omitempty"`
+	Wanted  *int64    `json:"wanted,omitempty"`
+	High    *int64    `json:"high,omitempty"`
+	Low     *int64    `json:"low,omitempty"`
+}
+
+// What it takes to give something free: a stop, nothing, or what no force does since it is protected, pinned,
+// of an additional store, or not known well enough.
+type Fate string
+
+// What some things come to. The bytes of the three fates are parts of bytes.
+type Sum struct {
+	Count      int64 `json:"count"`
+	Active     int64 `json:"active"`
+	Bytes      int64 `json:"bytes"`
+	Now        int64 `json:"now"`
+	AfterStop  int64 `json:"afterStop"`
+	Never      int64 `json:"never"`
+	Unmeasured int64 `json:"unmeasured"`
+}
+
+// An image with what it holds. In owners of all the following, a question mark is behind one that may be the
+// owner, and none is nobody.
+type ImageUsage struct {
+	Id          string    `json:"id"`
+	Names       []string  `json:"names"`
+	UniqueBytes int64     `json:"uniqueBytes"`
+	SharedBytes int64     `json:"sharedBytes"`
+	Unmeasured  int64     `json:"unmeasured"`
+	Containers  int64     `json:"containers"`
+	Owners      []string  `json:"owners"`
+	ReadOnly    bool      `json:"readOnly"`
+	Fate        Fate      `json:"fate"`
+	Because     []Blocker `json:"because"`
+	Reason      string    `json:"reason"`
+}
+
+type ContainerUsage struct {
+	Id      string    `json:"id"`
+	Name    *string   `json:"name,omitempty"`
+	Image   *string   `json:"image,omitempty"`
+	Owners  []string  `json:"owners"`
+	Group   *string   `json:"group,omitempty"`
+	State   *string   `json:"state,omitempty"`
+	Use     Use       `json:"use"`
+	Bytes   *int64    `json:"bytes,omitempty"`
+	Fate    Fate      `json:"fate"`
+	Because []Blocker `json:"because"`
+	Reason  string    `json:"reason"`
+}
+
+// A layer that is not a container's. Of several images it is shared, of none it belongs to nothing.
+type LayerUsage struct {
+	Id       string   `json:"id"`
+	Bytes    *int64   `json:"bytes,omitempty"`
+	Images   []string `json:"images"`
+	Owners   []string `json:"owners"`
+	ReadOnly bool     `json:"readOnly"`
+	Fate     Fate     `json:"fate"`
+}
+
+// What the containers of some owners hold together and nobody else's. No owners: what no container stands on.
+type OwnerUsage struct {
+	Owners []string `json:"owners"`
+	Images int64    `json:"images"`
+	Sum    Sum      `json:"sum"`
+}
+
+// What a store's bytes are held by. Each layer counts once: with its recorded, uncompressed size, a
+// container's with that of its files.
+type UsageTotals struct {
+	GraphRoot     string       `json:"graphRoot"`
+	RunRoot       string       `json:"runRoot"`
+	GraphDriver   string       `json:"graphDriver"`
+	Time          string       `json:"time"`
+	Disk          *Disk        `json:"disk,omitempty"`
+	OfImages      Sum          `json:"ofImages"`
+	OfContainers  Sum          `json:"ofContainers"`
+	OfNothing     Sum          `json:"ofNothing"`
+	Total         Sum          `json:"total"`
+	Owners        []OwnerUsage `json:"owners"`
+	ReadOnlyBytes int64        `json:"readOnlyBytes"`
 }
 
 type Progress struct {
@@ -216,13 +332,13 @@ type Finding struct {
 	Dead      bool       `json:"dead"`
 	Advice    *string    `json:"advice,omitempty"`
 	Repaired  bool       `json:"repaired"`
-	Error     *string    `json:"error,omitempty"`
+	Problem   *Problem   `json:"problem,omitempty"`
 }
 
 // An engine that did not say what it has.
 type Silence struct {
-	Plugin string `json:"plugin"`
-	Reason string `json:"reason"`
+	Plugin  string  `json:"plugin"`
+	Problem Problem `json:"problem"`
 }
 
 type Plugin struct {
@@ -241,15 +357,57 @@ type Plugin struct {
 }
 
 type Event struct {
-	Sequence    int64   `json:"sequence"`
-	Time        string  `json:"time"`
-	Type        string  `json:"type"`
-	OperationId *string `json:"operationId,omitempty"`
-	Uid         *int64  `json:"uid,omitempty"`
-	Pid         *int64  `json:"pid,omitempty"`
-	Action      *Action `json:"action,omitempty"`
-	Plugin      *Plugin `json:"plugin,omitempty"`
-	Error       *string `json:"error,omitempty"`
+	Sequence    int64     `json:"sequence"`
+	Time        string    `json:"time"`
+	Type        string    `json:"type"`
+	OperationId *string   `json:"operationId,omitempty"`
+	Uid         *int64    `json:"uid,omitempty"`
+	Pid         *int64    `json:"pid,omitempty"`
+	Action      *Action   `json:"action,omitempty"`
+	Plugin      *Plugin   `json:"plugin,omitempty"`
+	Image       *string   `json:"image,omitempty"`
+	Names       *[]string `json:"names,omitempty"`
+	Error       *string   `json:"error,omitempty"`
+}
+
+// An image to be built, in the words of buildah build. Paths are absolute, and on the daemon's machine.
+// What is absent is as the engine has it by default.
+type BuildRequest struct {
+	Engine         *string   `json:"engine,omitempty"`
+	Context        string    `json:"context"`
+	Containerfiles *[]string `json:"containerfiles,omitempty"`
+	Names          *[]string `json:"names,omitempty"`
+	Arguments      *[]string `json:"arguments,omitempty"`
+	Labels         *[]string `json:"labels,omitempty"`
+	Target         *string   `json:"target,omitempty"`
+	Pull           *string   `json:"pull,omitempty"`
+	NoCache        *bool     `json:"noCache,omitempty"`
+	Layers         *bool     `json:"layers,omitempty"`
+	Squash         *bool     `json:"squash,omitempty"`
+	Format         *string   `json:"format,omitempty"`
+	Network        *string   `json:"network,omitempty"`
+	Isolation      *string   `json:"isolation,omitempty"`
+	Quiet          *bool     `json:"quiet,omitempty"`
+}
+
+// How far the copying of one part of an image has come.
+type CopyProgress struct {
+	Digest  string `json:"digest"`
+	Copied  int64  `json:"copied"`
+	Size    *int64 `json:"size,omitempty"`
+	Done    bool   `json:"done"`
+	Skipped bool   `json:"skipped"`
+}
+
+type LoadedImage struct {
+	Id    string   `json:"id"`
+	Names []string `json:"names"`
+}
+
+// One format that was tried, and why that failed.
+type FormatTrial struct {
+	Format string `json:"format"`
+	Reason string `json:"reason"`
 }
 
 type ImageNotFound struct {
@@ -318,7 +476,7 @@ func (e Incomplete) Error() string {
 	return s
 }
 
-// Nothing was changed
+// Nothing was changed; the revision is the one that the plan has now
 type PlanStale struct {
 	Revision string `json:"revision"`
 }
@@ -339,6 +497,41 @@ func (e StoreUnavailable) Error() string {
 	return s
 }
 
+// The archive would do harm; nothing of it is in the store
+type ArchiveRefused struct {
+	Reason string `json:"reason"`
+}
+
+func (e ArchiveRefused) Error() string {
+	s := "io.unmoor.Removal.ArchiveRefused"
+	s += fmt.Sprintf("(Reason: %v)", e.Reason)
+	return s
+}
+
+// The archive is in none of the formats that are known
+type FormatUnknown struct {
+	Source string        `json:"source"`
+	Trials []FormatTrial `json:"trials"`
+}
+
+func (e FormatUnknown) Error() string {
+	s := "io.unmoor.Removal.FormatUnknown"
+	s += fmt.Sprintf("(Source: %v, Trials: %v)", e.Source, e.Trials)
+	return s
+}
+
+// Some images of an archive are in the store, and the rest are not
+type LoadIncomplete struct {
+	Images []LoadedImage `json:"images"`
+	Reason string        `json:"reason"`
+}
+
+func (e LoadIncomplete) Error() string {
+	s := "io.unmoor.Removal.LoadIncomplete"
+	s += fmt.Sprintf("(Images: %v, Reason: %v)", e.Images, e.Reason)
+	return s
+}
+
 // An operation that could not even begin, or be planned; nothing was changed
 type OperationFailed struct {
 	Reason string `json:"reason"`
@@ -346,6 +539,17 @@ type OperationFailed struct {
 
 func (e OperationFailed) Error() string {
 	s := "io.unmoor.Removal.OperationFailed"
+	s += fmt.Sprintf("(Reason: %v)", e.Reason)
+	return s
+}
+
+// The image was not built; what is left is at most a container of the engine's
+type BuildFailed struct {
+	Reason string `json:"reason"`
+}
+
+func (e BuildFailed) Error() string {
+	s := "io.unmoor.Removal.BuildFailed"
 	s += fmt.Sprintf("(Reason: %v)", e.Reason)
 	return s
 }
@@ -372,7 +576,7 @@ func (e PluginRefused) Error() string {
 	return s
 }
 
-// What was asked for is no longer kept
+// What was asked for is no longer kept; the number of the oldest event that is, or of the next one
 type EventsLost struct {
 	OldestSequence int64 `json:"oldestSequence"`
 }
@@ -474,12 +678,56 @@ func Dispatch_Error(err error) error {
 				return e
 			}
 			return &param
+		case "io.unmoor.Removal.ArchiveRefused":
+			errorRawParameters := e.Parameters.(*json.RawMessage)
+			if errorRawParameters == nil {
+				return e
+			}
+			var param ArchiveRefused
+			err := json.Unmarshal(*errorRawParameters, &param)
+			if err != nil {
+				return e
+			}
+			return &param
+		case "io.unmoor.Removal.FormatUnknown":
+			errorRawParameters := e.Parameters.(*json.RawMessage)
+			if errorRawParameters == nil {
+				return e
+			}
+			var param FormatUnknown
+			err := json.Unmarshal(*errorRawParameters, &param)
+			if err != nil {
+				return e
+			}
+			return &param
+		case "io.unmoor.Removal.LoadIncomplete":
+			errorRawParameters := e.Parameters.(*json.RawMessage)
+			if errorRawParameters == nil {
+				return e
+			}
+			var param LoadIncomplete
+			err := json.Unmarshal(*errorRawParameters, &param)
+			if err != nil {
+				return e
+			}
+			return &param
 		case "io.unmoor.Removal.OperationFailed":
 			errorRawParameters := e.Parameters.(*json.RawMessage)
 			if errorRawParameters == nil {
 				return e
 			}
 			var param OperationFailed
+			err := json.Unmarshal(*errorRawParameters, &param)
+			if err != nil {
+				return e
+			}
+			return &param
+		case "io.unmoor.Removal.BuildFailed":
+			errorRawParameters := e.Parameters.(*json.RawMessage)
+			if errorRawParameters == nil {
+				return e
+			}
+			var param BuildFailed
 			err := json.Unmarshal(*errorRawParameters, &param)
 			if err != nil {
 				return e
@@ -927,6 +1175,204 @@ func (m RemoveContainer_methods) Upgrade(ctx context.Context, c *varlink.Connect
 	}, nil
 }
 
+// What a prune would take now. Changes nothing.
+type PlanPrune_methods struct{}
+
+func PlanPrune() PlanPrune_methods { return PlanPrune_methods{} }
+
+func (m PlanPrune_methods) Call(ctx context.Context, c *varlink.Connection, policy_in_ PrunePolicy) (pruning_out_ Pruning, err_ error) {
+	receive, err_ := m.Send(ctx, c, 0, policy_in_)
+	if err_ != nil {
+		return
+	}
+	pruning_out_, _, err_ = receive(ctx)
+	return
+}
+
+func (m PlanPrune_methods) Send(ctx context.Context, c *varlink.Connection, flags uint64, policy_in_ PrunePolicy) (func(ctx context.Context) (Pruning, uint64, error), error) {
+	var in struct {
+		Policy PrunePolicy `json:"policy"`
+	}
+	in.Policy = policy_in_
+	receive, err := c.Send(ctx, "io.unmoor.Removal.PlanPrune", in, flags)
+	if err != nil {
+		return nil, err
+	}
+	return func(context.Context) (pruning_out_ Pruning, flags uint64, err error) {
+		var out struct {
+			Pruning Pruning `json:"pruning"`
+		}
+		flags, err = receive(ctx, &out)
+		if err != nil {
+			err = Dispatch_Error(err)
+			return
+		}
+		pruning_out_ = out.Pruning
+		return
+	}, nil
+}
+
+func (m PlanPrune_methods) Upgrade(ctx context.Context, c *varlink.Connection, policy_in_ PrunePolicy) (func(ctx context.Context) (pruning_out_ Pruning, flags uint64, conn varlink.ReadWriterContext, err_ error), error) {
+	var in struct {
+		Policy PrunePolicy `json:"policy"`
+	}
+	in.Policy = policy_in_
+	receive, err := c.Upgrade(ctx, "io.unmoor.Removal.PlanPrune", in)
+	if err != nil {
+		return nil, err
+	}
+	return func(context.Context) (pruning_out_ Pruning, flags uint64, conn varlink.ReadWriterContext, err error) {
+		var out struct {
+			Pruning Pruning `json:"pruning"`
+		}
+		flags, conn, err = receive(ctx, &out)
+		if err != nil {
+			err = Dispatch_Error(err)
+			return
+		}
+		pruning_out_ = out.Pruning
+		return
+	}, nil
+}
+
+// Removes what a policy means and nothing uses. Nothing is stopped. With more: a reply a step, then the final
+// one, which carries what it came to. A caller that goes away ends it as Remove.
+type Prune_methods struct{}
+
+func Prune() Prune_methods { return Prune_methods{} }
+
+func (m Prune_methods) Call(ctx context.Context, c *varlink.Connection, policy_in_ PrunePolicy, revision_in_ *string) (operationId_out_ string, progress_out_ *Progress, pruning_out_ *Pruning, err_ error) {
+	receive, err_ := m.Send(ctx, c, 0, policy_in_, revision_in_)
+	if err_ != nil {
+		return
+	}
+	operationId_out_, progress_out_, pruning_out_, _, err_ = receive(ctx)
+	return
+}
+
+func (m Prune_methods) Send(ctx context.Context, c *varlink.Connection, flags uint64, policy_in_ PrunePolicy, revision_in_ *string) (func(ctx context.Context) (string, *Progress, *Pruning, uint64, error), error) {
+	var in struct {
+		Policy   PrunePolicy `json:"policy"`
+		Revision *string     `json:"revision,omitempty"`
+	}
+	in.Policy = policy_in_
+	in.Revision = revision_in_
+	receive, err := c.Send(ctx, "io.unmoor.Removal.Prune", in, flags)
+	if err != nil {
+		return nil, err
+	}
+	return func(context.Context) (operationId_out_ string, progress_out_ *Progress, pruning_out_ *Pruning, flags uint64, err error) {
+		var out struct {
+			OperationId string    `json:"operationId"`
+			Progress    *Progress `json:"progress,omitempty"`
+			Pruning     *Pruning  `json:"pruning,omitempty"`
+		}
+		flags, err = receive(ctx, &out)
+		if err != nil {
+			err = Dispatch_Error(err)
+			return
+		}
+		operationId_out_ = out.OperationId
+		progress_out_ = out.Progress
+		pruning_out_ = out.Pruning
+		return
+	}, nil
+}
+
+func (m Prune_methods) Upgrade(ctx context.Context, c *varlink.Connection, policy_in_ PrunePolicy, revision_in_ *string) (func(ctx context.Context) (operationId_out_ string, progress_out_ *Progress, pruning_out_ *Pruning, flags uint64, conn varlink.ReadWriterContext, err_ error), error) {
+	var in struct {
+		Policy   PrunePolicy `json:"policy"`
+		Revision *string     `json:"revision,omitempty"`
+	}
+	in.Policy = policy_in_
+	in.Revision = revision_in_
+	receive, err := c.Upgrade(ctx, "io.unmoor.Removal.Prune", in)
+	if err != nil {
+		return nil, err
+	}
+	return func(context.Context) (operationId_out_ string, progress_out_ *Progress, pruning_out_ *Pruning, flags uint64, conn varlink.ReadWriterContext, err error) {
+		var out struct {
+			OperationId string    `json:"operationId"`
+			Progress    *Progress `json:"progress,omitempty"`
+			Pruning     *Pruning  `json:"pruning,omitempty"`
+		}
+		flags, conn, err = receive(ctx, &out)
+		if err != nil {
+			err = Dispatch_Error(err)
+			return
+		}
+		operationId_out_ = out.OperationId
+		progress_out_ = out.Progress
+		pruning_out_ = out.Pruning
+		return
+	}, nil
+}
+
+// Needs more. What the store's bytes are held by: a reply an image, a container, a layer, then the final one
+// with the totals.
+type GetUsage_methods struct{}
+
+func GetUsage() GetUsage_methods { return GetUsage_methods{} }
+
+func (m GetUsage_methods) Call(ctx context.Context, c *varlink.Connection) (image_out_ *ImageUsage, container_out_ *ContainerUsage, layer_out_ *LayerUsage, totals_out_ *UsageTotals, err_ error) {
+	receive, err_ := m.Send(ctx, c, 0)
+	if err_ != nil {
+		return
+	}
+	image_out_, container_out_, layer_out_, totals_out_, _, err_ = receive(ctx)
+	return
+}
+
+func (m GetUsage_methods) Send(ctx context.Context, c *varlink.Connection, flags uint64) (func(ctx context.Context) (*ImageUsage, *ContainerUsage, *LayerUsage, *UsageTotals, uint64, error), error) {
+	receive, err := c.Send(ctx, "io.unmoor.Removal.GetUsage", nil, flags)
+	if err != nil {
+		return nil, err
+	}
+	return func(context.Context) (image_out_ *ImageUsage, container_out_ *ContainerUsage, layer_out_ *LayerUsage, totals_out_ *UsageTotals, flags uint64, err error) {
+		var out struct {
+			Image     *ImageUsage     `json:"image,omitempty"`
+			Container *ContainerUsage `json:"container,omitempty"`
+			Layer     *LayerUsage     `json:"layer,omitempty"`
+			Totals    *UsageTotals    `json:"totals,omitempty"`
+		}
+		flags, err = receive(ctx, &out)
+		if err != nil {
+			err = Dispatch_Error(err)
+			return
+		}
+		image_out_ = out.Image
+		container_out_ = out.Container
+		layer_out_ = out.Layer
+		totals_out_ = out.Totals
+		return
+	}, nil
+}
+
+func (m GetUsage_methods) Upgrade(ctx context.Context, c *varlink.Connection) (func(ctx context.Context) (image_out_ *ImageUsage, container_out_ *ContainerUsage, layer_out_ *LayerUsage, totals_out_ *UsageTotals, flags uint64, conn varlink.ReadWriterContext, err_ error), error) {
+	receive, err := c.Upgrade(ctx, "io.unmoor.Removal.GetUsage", nil)
+	if err != nil {
+		return nil, err
+	}
+	return func(context.Context) (image_out_ *ImageUsage, container_out_ *ContainerUsage, layer_out_ *LayerUsage, totals_out_ *UsageTotals, flags uint64, conn varlink.ReadWriterContext, err error) {
+		var out struct {
+			Image     *ImageUsage     `json:"image,omitempty"`
+			Container *ContainerUsage `json:"container,omitempty"`
+			Layer     *LayerUsage     `json:"layer,omitempty"`
+			Totals    *UsageTotals    `json:"totals,omitempty"`
+		}
+		flags, conn, err = receive(ctx, &out)
+		if err != nil {
+			err = Dispatch_Error(err)
+			return
+		}
+		image_out_ = out.Image
+		container_out_ = out.Container
+		layer_out_ = out.Layer
+		totals_out_ = out.Totals
+		return
+	}, nil
+}
+
 // With more: a reply a container, of all or of those of one image; an empty list is one reply without a
 // container. Without more: container is required.
 type ListContainers_methods struct{}
@@ -1295,6 +1741,264 @@ func (m Repair_methods) Upgrade(ctx context.Context, c *varlink.Connection, name
 	}, nil
 }
 
+// Has an engine build an image. With more: replies carry the lines that the engine writes, without their
+// ends, as it writes them; the last one carries the image's ID and the names that it has then. Without
+// more: that one alone. A caller that goes away ends the build. It is for root and the user that the
+// service runs as, since a build can read and run anything in that user's name.
+type Build_methods struct{}
+
+func Build() Build_methods { return Build_methods{} }
+
+func (m Build_methods) Call(ctx context.Context, c *varlink.Connection, build_in_ BuildRequest) (operationId_out_ string, lines_out_ []string, imageId_out_ *string, names_out_ *[]string, err_ error) {
+	receive, err_ := m.Send(ctx, c, 0, build_in_)
+	if err_ != nil {
+		return
+	}
+	operationId_out_, lines_out_, imageId_out_, names_out_, _, err_ = receive(ctx)
+	return
+}
+
+func (m Build_methods) Send(ctx context.Context, c *varlink.Connection, flags uint64, build_in_ BuildRequest) (func(ctx context.Context) (string, []string, *string, *[]string, uint64, error), error) {
+	var in struct {
+		Build BuildRequest `json:"build"`
+	}
+	in.Build = build_in_
+	receive, err := c.Send(ctx, "io.unmoor.Removal.Build", in, flags)
+	if err != nil {
+		return nil, err
+	}
+	return func(context.Context) (operationId_out_ string, lines_out_ []string, imageId_out_ *string, names_out_ *[]string, flags uint64, err error) {
+		var out struct {
+			OperationId string    `json:"operationId"`
+			Lines       []string  `json:"lines"`
+			ImageId     *string   `json:"imageId,omitempty"`
+			Names       *[]string `json:"names,omitempty"`
+		}
+		flags, err = receive(ctx, &out)
+		if err != nil {
+			err = Dispatch_Error(err)
+			return
+		}
+		operationId_out_ = out.OperationId
+		lines_out_ = []string(out.Lines)
+		imageId_out_ = out.ImageId
+		names_out_ = out.Names
+		return
+	}, nil
+}
+
+func (m Build_methods) Upgrade(ctx context.Context, c *varlink.Connection, build_in_ BuildRequest) (func(ctx context.Context) (operationId_out_ string, lines_out_ []string, imageId_out_ *string, names_out_ *[]string, flags uint64, conn varlink.ReadWriterContext, err_ error), error) {
+	var in struct {
+		Build BuildRequest `json:"build"`
+	}
+	in.Build = build_in_
+	receive, err := c.Upgrade(ctx, "io.unmoor.Removal.Build", in)
+	if err != nil {
+		return nil, err
+	}
+	return func(context.Context) (operationId_out_ string, lines_out_ []string, imageId_out_ *string, names_out_ *[]string, flags uint64, conn varlink.ReadWriterContext, err error) {
+		var out struct {
+			OperationId string    `json:"operationId"`
+			Lines       []string  `json:"lines"`
+			ImageId     *string   `json:"imageId,omitempty"`
+			Names       *[]string `json:"names,omitempty"`
+		}
+		flags, conn, err = receive(ctx, &out)
+		if err != nil {
+			err = Dispatch_Error(err)
+			return
+		}
+		operationId_out_ = out.OperationId
+		lines_out_ = []string(out.Lines)
+		imageId_out_ = out.ImageId
+		names_out_ = out.Names
+		return
+	}, nil
+}
+
+// Puts the images of an archive into the store: a Docker archive, an OCI archive, an OCI layout or a
+// directory of containers/image's; archives may be compressed. Names are those that `podman load` gives.
+// With more: replies that carry progress, of which some may be left out, then the final one with the
+// images. What does not succeed, or whose caller goes away, leaves nothing but images that were complete.
+type Load_methods struct{}
+
+func Load() Load_methods { return Load_methods{} }
+
+func (m Load_methods) Call(ctx context.Context, c *varlink.Connection, fileDescriptor_in_ *int64, path_in_ *string, name_in_ *string, maxBytes_in_ *int64) (operationId_out_ string, progress_out_ *CopyProgress, images_out_ *[]LoadedImage, err_ error) {
+	receive, err_ := m.Send(ctx, c, 0, fileDescriptor_in_, path_in_, name_in_, maxBytes_in_)
+	if err_ != nil {
+		return
+	}
+	operationId_out_, progress_out_, images_out_, _, err_ = receive(ctx)
+	return
+}
+
+func (m Load_methods) Send(ctx context.Context, c *varlink.Connection, flags uint64, fileDescriptor_in_ *int64, path_in_ *string, name_in_ *string, maxBytes_in_ *int64) (func(ctx context.Context) (string, *CopyProgress, *[]LoadedImage, uint64, error), error) {
+	var in struct {
+		FileDescriptor *int64  `json:"fileDescriptor,omitempty"`
+		Path           *string `json:"path,omitempty"`
+		Name           *string `json:"name,omitempty"`
+		MaxBytes       *int64  `json:"maxBytes,omitempty"`
+	}
+	in.FileDescriptor = fileDescriptor_in_
+	in.Path = path_in_
+	in.Name = name_in_
+	in.MaxBytes = maxBytes_in_
+	receive, err := c.Send(ctx, "io.unmoor.Removal.Load", in, flags)
+	if err != nil {
+		return nil, err
+	}
+	return func(context.Context) (operationId_out_ string, progress_out_ *CopyProgress, images_out_ *[]LoadedImage, flags uint64, err error) {
+		var out struct {
+			OperationId string         `json:"operationId"`
+			Progress    *CopyProgress  `json:"progress,omitempty"`
+			Images      *[]LoadedImage `json:"images,omitempty"`
+		}
+		flags, err = receive(ctx, &out)
+		if err != nil {
+			err = Dispatch_Error(err)
+			return
+		}
+		operationId_out_ = out.OperationId
+		progress_out_ = out.Progress
+		images_out_ = out.Images
+		return
+	}, nil
+}
+
+func (m Load_methods) Upgrade(ctx context.Context, c *varlink.Connection, fileDescriptor_in_ *int64, path_in_ *string, name_in_ *string, maxBytes_in_ *int64) (func(ctx context.Context) (operationId_out_ string, progress_out_ *CopyProgress, images_out_ *[]LoadedImage, flags uint64, conn varlink.ReadWriterContext, err_ error), error) {
+	var in struct {
+		FileDescriptor *int64  `json:"fileDescriptor,omitempty"`
+		Path           *string `json:"path,omitempty"`
+		Name           *string `json:"name,omitempty"`
+		MaxBytes       *int64  `json:"maxBytes,omitempty"`
+	}
+	in.FileDescriptor = fileDescriptor_in_
+	in.Path = path_in_
+	in.Name = name_in_
+	in.MaxBytes = maxBytes_in_
+	receive, err := c.Upgrade(ctx, "io.unmoor.Removal.Load", in)
+	if err != nil {
+		return nil, err
+	}
+	return func(context.Context) (operationId_out_ string, progress_out_ *CopyProgress, images_out_ *[]LoadedImage, flags uint64, conn varlink.ReadWriterContext, err error) {
+		var out struct {
+			OperationId string         `json:"operationId"`
+			Progress    *CopyProgress  `json:"progress,omitempty"`
+			Images      *[]LoadedImage `json:"images,omitempty"`
+		}
+		flags, conn, err = receive(ctx, &out)
+		if err != nil {
+			err = Dispatch_Error(err)
+			return
+		}
+		operationId_out_ = out.OperationId
+		progress_out_ = out.Progress
+		images_out_ = out.Images
+		return
+	}, nil
+}
+
+// Makes an image of a root file system, a tar archive that may be compressed, as `podman import` does.
+type Import_methods struct{}
+
+func Import() Import_methods { return Import_methods{} }
+
+func (m Import_methods) Call(ctx context.Context, c *varlink.Connection, fileDescriptor_in_ *int64, path_in_ *string, name_in_ *string, changes_in_ *[]string, message_in_ *string, os_in_ *string, architecture_in_ *string, variant_in_ *string, maxBytes_in_ *int64) (operationId_out_ string, progress_out_ *CopyProgress, image_out_ *LoadedImage, err_ error) {
+	receive, err_ := m.Send(ctx, c, 0, fileDescriptor_in_, path_in_, name_in_, changes_in_, message_in_, os_in_, architecture_in_, variant_in_, maxBytes_in_)
+	if err_ != nil {
+		return
+	}
+	operationId_out_, progress_out_, image_out_, _, err_ = receive(ctx)
+	return
+}
+
+func (m Import_methods) Send(ctx context.Context, c *varlink.Connection, flags uint64, fileDescriptor_in_ *int64, path_in_ *string, name_in_ *string, changes_in_ *[]string, message_in_ *string, os_in_ *string, architecture_in_ *string, variant_in_ *string, maxBytes_in_ *int64) (func(ctx context.Context) (string, *CopyProgress, *LoadedImage, uint64, error), error) {
+	var in struct {
+		FileDescriptor *int64    `json:"fileDescriptor,omitempty"`
+		Path           *string   `json:"path,omitempty"`
+		Name           *string   `json:"name,omitempty"`
+		Changes        *[]string `json:"changes,omitempty"`
+		Message        *string   `json:"message,omitempty"`
+		Os             *string   `json:"os,omitempty"`
+		Architecture   *string   `json:"architecture,omitempty"`
+		Variant        *string   `json:"variant,omitempty"`
+		MaxBytes       *int64    `json:"maxBytes,omitempty"`
+	}
+	in.FileDescriptor = fileDescriptor_in_
+	in.Path = path_in_
+	in.Name = name_in_
+	in.Changes = changes_in_
+	in.Message = message_in_
+	in.Os = os_in_
+	in.Architecture = architecture_in_
+	in.Variant = variant_in_
+	in.MaxBytes = maxBytes_in_
+	receive, err := c.Send(ctx, "io.unmoor.Removal.Import", in, flags)
+	if err != nil {
+		return nil, err
+	}
+	return func(context.Context) (operationId_out_ string, progress_out_ *CopyProgress, image_out_ *LoadedImage, flags uint64, err error) {
+		var out struct {
+			OperationId string        `json:"operationId"`
+			Progress    *CopyProgress `json:"progress,omitempty"`
+			Image       *LoadedImage  `json:"image,omitempty"`
+		}
+		flags, err = receive(ctx, &out)
+		if err != nil {
+			err = Dispatch_Error(err)
+			return
+		}
+		operationId_out_ = out.OperationId
+		progress_out_ = out.Progress
+		image_out_ = out.Image
+		return
+	}, nil
+}
+
+func (m Import_methods) Upgrade(ctx context.Context, c *varlink.Connection, fileDescriptor_in_ *int64, path_in_ *string, name_in_ *string, changes_in_ *[]string, message_in_ *string, os_in_ *string, architecture_in_ *string, variant_in_ *string, maxBytes_in_ *int64) (func(ctx context.Context) (operationId_out_ string, progress_out_ *CopyProgress, image_out_ *LoadedImage, flags uint64, conn varlink.ReadWriterContext, err_ error), error) {
+	var in struct {
+		FileDescriptor *int64    `json:"fileDescriptor,omitempty"`
+		Path           *string   `json:"path,omitempty"`
+		Name           *string   `json:"name,omitempty"`
+		Changes        *[]string `json:"changes,omitempty"`
+		Message        *string   `json:"message,omitempty"`
+		Os             *string   `json:"os,omitempty"`
+		Architecture   *string   `json:"architecture,omitempty"`
+		Variant        *string   `json:"variant,omitempty"`
+		MaxBytes       *int64    `json:"maxBytes,omitempty"`
+	}
+	in.FileDescriptor = fileDescriptor_in_
+	in.Path = path_in_
+	in.Name = name_in_
+	in.Changes = changes_in_
+	in.Message = message_in_
+	in.Os = os_in_
+	in.Architecture = architecture_in_
+	in.Variant = variant_in_
+	in.MaxBytes = maxBytes_in_
+	receive, err := c.Upgrade(ctx, "io.unmoor.Removal.Import", in)
+	if err != nil {
+		return nil, err
+	}
+	return func(context.Context) (operationId_out_ string, progress_out_ *CopyProgress, image_out_ *LoadedImage, flags uint64, conn varlink.ReadWriterContext, err error) {
+		var out struct {
+			OperationId string        `json:"operationId"`
+			Progress    *CopyProgress `json:"progress,omitempty"`
+			Image       *LoadedImage  `json:"image,omitempty"`
+		}
+		flags, conn, err = receive(ctx, &out)
+		if err != nil {
+			err = Dispatch_Error(err)
+			return
+		}
+		operationId_out_ = out.OperationId
+		progress_out_ = out.Progress
+		image_out_ = out.Image
+		return
+	}, nil
+}
+
 type ListPlugins_methods struct{}
 
 func ListPlugins() ListPlugins_methods { return ListPlugins_methods{} }
@@ -1346,7 +2050,8 @@ func (m ListPlugins_methods) Upgrade(ctx context.Context, c *varlink.Connection)
 	}, nil
 }
 
-// Registers a plugin's socket until it goes away, is unregistered, or the daemon stops.
+// Registers a plugin's socket, unix:/path, until it is unregistered: it is known after a restart too. One
+// that is known already is asked anew at once, also where it is in quarantine.
 type RegisterPlugin_methods struct{}
 
 func RegisterPlugin() RegisterPlugin_methods { return RegisterPlugin_methods{} }
@@ -1406,6 +2111,8 @@ func (m RegisterPlugin_methods) Upgrade(ctx context.Context, c *varlink.Connecti
 	}, nil
 }
 
+// Forgets a plugin that was registered, or whose socket or configuration is gone, and what its containers
+// look like: they are no longer kept for it.
 type UnregisterPlugin_methods struct{}
 
 func UnregisterPlugin() UnregisterPlugin_methods { return UnregisterPlugin_methods{} }
@@ -1457,21 +2164,22 @@ func (m UnregisterPlugin_methods) Upgrade(ctx context.Context, c *varlink.Connec
 	}, nil
 }
 
-// Needs more. The first reply is ready; then a reply an event, and a heartbeat every 30 s.
+// Needs more. First a reply for each event of the past that was asked for, then ready; from then on a
+// reply an event, and a heartbeat every 30 s.
 type Monitor_methods struct{}
 
 func Monitor() Monitor_methods { return Monitor_methods{} }
 
-func (m Monitor_methods) Call(ctx context.Context, c *varlink.Connection, afterSequence_in_ *int64) (ready_out_ *bool, heartbeat_out_ *bool, event_out_ *Event, err_ error) {
+func (m Monitor_methods) Call(ctx context.Context, c *varlink.Connection, afterSequence_in_ *int64) (ready_out_ *bool, heartbeat_out_ *bool, sequence_out_ *int64, event_out_ *Event, err_ error) {
 	receive, err_ := m.Send(ctx, c, 0, afterSequence_in_)
 	if err_ != nil {
 		return
 	}
-	ready_out_, heartbeat_out_, event_out_, _, err_ = receive(ctx)
+	ready_out_, heartbeat_out_, sequence_out_, event_out_, _, err_ = receive(ctx)
 	return
 }
 
-func (m Monitor_methods) Send(ctx context.Context, c *varlink.Connection, flags uint64, afterSequence_in_ *int64) (func(ctx context.Context) (*bool, *bool, *Event, uint64, error), error) {
+func (m Monitor_methods) Send(ctx context.Context, c *varlink.Connection, flags uint64, afterSequence_in_ *int64) (func(ctx context.Context) (*bool, *bool, *int64, *Event, uint64, error), error) {
 	var in struct {
 		AfterSequence *int64 `json:"afterSequence,omitempty"`
 	}
@@ -1480,10 +2188,11 @@ func (m Monitor_methods) Send(ctx context.Context, c *varlink.Connection, flags 
 	if err != nil {
 		return nil, err
 	}
-	return func(context.Context) (ready_out_ *bool, heartbeat_out_ *bool, event_out_ *Event, flags uint64, err error) {
+	return func(context.Context) (ready_out_ *bool, heartbeat_out_ *bool, sequence_out_ *int64, event_out_ *Event, flags uint64, err error) {
 		var out struct {
 			Ready     *bool  `json:"ready,omitempty"`
 			Heartbeat *bool  `json:"heartbeat,omitempty"`
+			Sequence  *int64 `json:"sequence,omitempty"`
 			Event     *Event `json:"event,omitempty"`
 		}
 		flags, err = receive(ctx, &out)
@@ -1493,12 +2202,13 @@ func (m Monitor_methods) Send(ctx context.Context, c *varlink.Connection, flags 
 		}
 		ready_out_ = out.Ready
 		heartbeat_out_ = out.Heartbeat
+		sequence_out_ = out.Sequence
 		event_out_ = out.Event
 		return
 	}, nil
 }
 
-func (m Monitor_methods) Upgrade(ctx context.Context, c *varlink.Connection, afterSequence_in_ *int64) (func(ctx context.Context) (ready_out_ *bool, heartbeat_out_ *bool, event_out_ *Event, flags uint64, conn varlink.ReadWriterContext, err_ error), error) {
+func (m Monitor_methods) Upgrade(ctx context.Context, c *varlink.Connection, afterSequence_in_ *int64) (func(ctx context.Context) (ready_out_ *bool, heartbeat_out_ *bool, sequence_out_ *int64, event_out_ *Event, flags uint64, conn varlink.ReadWriterContext, err_ error), error) {
 	var in struct {
 		AfterSequence *int64 `json:"afterSequence,omitempty"`
 	}
@@ -1507,10 +2217,11 @@ func (m Monitor_methods) Upgrade(ctx context.Context, c *varlink.Connection, aft
 	if err != nil {
 		return nil, err
 	}
-	return func(context.Context) (ready_out_ *bool, heartbeat_out_ *bool, event_out_ *Event, flags uint64, conn varlink.ReadWriterContext, err error) {
+	return func(context.Context) (ready_out_ *bool, heartbeat_out_ *bool, sequence_out_ *int64, event_out_ *Event, flags uint64, conn varlink.ReadWriterContext, err error) {
 		var out struct {
 			Ready     *bool  `json:"ready,omitempty"`
 			Heartbeat *bool  `json:"heartbeat,omitempty"`
+			Sequence  *int64 `json:"sequence,omitempty"`
 			Event     *Event `json:"event,omitempty"`
 		}
 		flags, conn, err = receive(ctx, &out)
@@ -1520,6 +2231,7 @@ func (m Monitor_methods) Upgrade(ctx context.Context, c *varlink.Connection, aft
 		}
 		ready_out_ = out.Ready
 		heartbeat_out_ = out.Heartbeat
+		sequence_out_ = out.Sequence
 		event_out_ = out.Event
 		return
 	}, nil
@@ -1533,11 +2245,17 @@ type iounmoorremovalInterface interface {
 	Remove(ctx context.Context, c VarlinkCall, targets_ Targets, force_ *Force, revision_ *string, gracePeriodMs_ *int64, noPrune_ *bool) error
 	RemoveImage(ctx context.Context, c VarlinkCall, image_ string, force_ *Force, revision_ *string, gracePeriodMs_ *int64, noPrune_ *bool) error
 	RemoveContainer(ctx context.Context, c VarlinkCall, container_ string, force_ *Force, revision_ *string, gracePeriodMs_ *int64) error
+	PlanPrune(ctx context.Context, c VarlinkCall, policy_ PrunePolicy) error
+	Prune(ctx context.Context, c VarlinkCall, policy_ PrunePolicy, revision_ *string) error
+	GetUsage(ctx context.Context, c VarlinkCall) error
 	ListContainers(ctx context.Context, c VarlinkCall, container_ *string, image_ *string, size_ *bool) error
 	ListImages(ctx context.Context, c VarlinkCall, image_ *string) error
 	Explain(ctx context.Context, c VarlinkCall, reference_ string) error
 	Examine(ctx context.Context, c VarlinkCall, names_ *[]string, settledMs_ *int64) error
 	Repair(ctx context.Context, c VarlinkCall, names_ *[]string, settledMs_ *int64, gracePeriodMs_ *int64) error
+	Build(ctx context.Context, c VarlinkCall, build_ BuildRequest) error
+	Load(ctx context.Context, c VarlinkCall, fileDescriptor_ *int64, path_ *string, name_ *string, maxBytes_ *int64) error
+	Import(ctx context.Context, c VarlinkCall, fileDescriptor_ *int64, path_ *string, name_ *string, changes_ *[]string, message_ *string, os_ *string, architecture_ *string, variant_ *string, maxBytes_ *int64) error
 	ListPlugins(ctx context.Context, c VarlinkCall) error
 	RegisterPlugin(ctx context.Context, c VarlinkCall, address_ string) error
 	UnregisterPlugin(ctx context.Context, c VarlinkCall, name_ string) error
@@ -1592,7 +2310,7 @@ func (c *VarlinkCall) ReplyIncomplete(ctx context.Context, operationId_ string, 
 	return c.ReplyError(ctx, "io.unmoor.Removal.Incomplete", &out)
 }
 
-// Nothing was changed
+// Nothing was changed; the revision is the one that the plan has now
 func (c *VarlinkCall) ReplyPlanStale(ctx context.Context, revision_ string) error {
 	var out PlanStale
 	out.Revision = revision_
@@ -1605,11 +2323,41 @@ func (c *VarlinkCall) ReplyStoreUnavailable(ctx context.Context, reason_ string)
 	return c.ReplyError(ctx, "io.unmoor.Removal.StoreUnavailable", &out)
 }
 
+// The archive would do harm; nothing of it is in the store
+func (c *VarlinkCall) ReplyArchiveRefused(ctx context.Context, reason_ string) error {
+	var out ArchiveRefused
+	out.Reason = reason_
+	return c.ReplyError(ctx, "io.unmoor.Removal.ArchiveRefused", &out)
+}
+
+// The archive is in none of the formats that are known
+func (c *VarlinkCall) ReplyFormatUnknown(ctx context.Context, source_ string, trials_ []FormatTrial) error {
+	var out FormatUnknown
+	out.Source = source_
+	out.Trials = []FormatTrial(trials_)
+	return c.ReplyError(ctx, "io.unmoor.Removal.FormatUnknown", &out)
+}
+
+// Some images of an archive are in the store, and the rest are not
+func (c *VarlinkCall) ReplyLoadIncomplete(ctx context.Context, images_ []LoadedImage, reason_ string) error {
+	var out LoadIncomplete
+	out.Images = []LoadedImage(images_)
+	out.Reason = reason_
+	return c.ReplyError(ctx, "io.unmoor.Removal.LoadIncomplete", &out)
+}
+
 // An operation that could not even begin, or be planned; nothing was changed
 func (c *VarlinkCall) ReplyOperationFailed(ctx context.Context, reason_ string) error {
 	var out OperationFailed
 	out.Reason = reason_
 	return c.ReplyError(ctx, "io.unmoor.Removal.OperationFailed", &out)
+}
+
+// The image was not built; what is left is at most a container of the engine's
+func (c *VarlinkCall) ReplyBuildFailed(ctx context.Context, reason_ string) error {
+	var out BuildFailed
+	out.Reason = reason_
+	return c.ReplyError(ctx, "io.unmoor.Removal.BuildFailed", &out)
 }
 
 func (c *VarlinkCall) ReplyPluginNotFound(ctx context.Context, name_ string) error {
@@ -1626,7 +2374,7 @@ func (c *VarlinkCall) ReplyPluginRefused(ctx context.Context, address_ string, r
 	return c.ReplyError(ctx, "io.unmoor.Removal.PluginRefused", &out)
 }
 
-// What was asked for is no longer kept
+// What was asked for is no longer kept; the number of the oldest event that is, or of the next one
 func (c *VarlinkCall) ReplyEventsLost(ctx context.Context, oldestSequence_ int64) error {
 	var out EventsLost
 	out.OldestSequence = oldestSequence_
@@ -1701,6 +2449,40 @@ func (c *VarlinkCall) ReplyRemoveContainer(ctx context.Context, operationId_ str
 	return c.Reply(ctx, &out)
 }
 
+func (c *VarlinkCall) ReplyPlanPrune(ctx context.Context, pruning_ Pruning) error {
+	var out struct {
+		Pruning Pruning `json:"pruning"`
+	}
+	out.Pruning = pruning_
+	return c.Reply(ctx, &out)
+}
+
+func (c *VarlinkCall) ReplyPrune(ctx context.Context, operationId_ string, progress_ *Progress, pruning_ *Pruning) error {
+	var out struct {
+		OperationId string    `json:"operationId"`
+		Progress    *Progress `json:"progress,omitempty"`
+		Pruning     *Pruning  `json:"pruning,omitempty"`
+	}
+	out.OperationId = operationId_
+	out.Progress = progress_
+	out.Pruning = pruning_
+	return c.Reply(ctx, &out)
+}
+
+func (c *VarlinkCall) ReplyGetUsage(ctx context.Context, image_ *ImageUsage, container_ *ContainerUsage, layer_ *LayerUsage, totals_ *UsageTotals) error {
+	var out struct {
+		Image     *ImageUsage     `json:"image,omitempty"`
+		Container *ContainerUsage `json:"container,omitempty"`
+		Layer     *LayerUsage     `json:"layer,omitempty"`
+		Totals    *UsageTotals    `json:"totals,omitempty"`
+	}
+	out.Image = image_
+	out.Container = container_
+	out.Layer = layer_
+	out.Totals = totals_
+	return c.Reply(ctx, &out)
+}
+
 func (c *VarlinkCall) ReplyListContainers(ctx context.Context, container_ *Container) error {
 	var out struct {
 		Container *Container `json:"container,omitempty"`
@@ -1763,6 +2545,44 @@ func (c *VarlinkCall) ReplyRepair(ctx context.Context, findings_ []Finding, sile
 	return c.Reply(ctx, &out)
 }
 
+func (c *VarlinkCall) ReplyBuild(ctx context.Context, operationId_ string, lines_ []string, imageId_ *string, names_ *[]string) error {
+	var out struct {
+		OperationId string    `json:"operationId"`
+		Lines       []string  `json:"lines"`
+		ImageId     *string   `json:"imageId,omitempty"`
+		Names       *[]string `json:"names,omitempty"`
+	}
+	out.OperationId = operationId_
+	out.Lines = []string(lines_)
+	out.ImageId = imageId_
+	out.Names = names_
+	return c.Reply(ctx, &out)
+}
+
+func (c *VarlinkCall) ReplyLoad(ctx context.Context, operationId_ string, progress_ *CopyProgress, images_ *[]LoadedImage) error {
+	var out struct {
+		OperationId string         `json:"operationId"`
+		Progress    *CopyProgress  `json:"progress,omitempty"`
+		Images      *[]LoadedImage `json:"images,omitempty"`
+	}
+	out.OperationId = operationId_
+	out.Progress = progress_
+	out.Images = images_
+	return c.Reply(ctx, &out)
+}
+
+func (c *VarlinkCall) ReplyImport(ctx context.Context, operationId_ string, progress_ *CopyProgress, image_ *LoadedImage) error {
+	var out struct {
+		OperationId string        `json:"operationId"`
+		Progress    *CopyProgress `json:"progress,omitempty"`
+		Image       *LoadedImage  `json:"image,omitempty"`
+	}
+	out.OperationId = operationId_
+	out.Progress = progress_
+	out.Image = image_
+	return c.Reply(ctx, &out)
+}
+
 func (c *VarlinkCall) ReplyListPlugins(ctx context.Context, plugins_ []Plugin) error {
 	var out struct {
 		Plugins []Plugin `json:"plugins"`
@@ -1783,14 +2603,16 @@ func (c *VarlinkCall) ReplyUnregisterPlugin(ctx context.Context) error {
 	return c.Reply(ctx, nil)
 }
 
-func (c *VarlinkCall) ReplyMonitor(ctx context.Context, ready_ *bool, heartbeat_ *bool, event_ *Event) error {
+func (c *VarlinkCall) ReplyMonitor(ctx context.Context, ready_ *bool, heartbeat_ *bool, sequence_ *int64, event_ *Event) error {
 	var out struct {
 		Ready     *bool  `json:"ready,omitempty"`
 		Heartbeat *bool  `json:"heartbeat,omitempty"`
+		Sequence  *int64 `json:"sequence,omitempty"`
 		Event     *Event `json:"event,omitempty"`
 	}
 	out.Ready = ready_
 	out.Heartbeat = heartbeat_
+	out.Sequence = sequence_
 	out.Event = event_
 	return c.Reply(ctx, &out)
 }
@@ -1828,6 +2650,23 @@ func (s *VarlinkInterface) RemoveContainer(ctx context.Context, c VarlinkCall, c
 	return c.ReplyMethodNotImplemented(ctx, "io.unmoor.Removal.RemoveContainer")
 }
 
+// What a prune would take now. Changes nothing.
+func (s *VarlinkInterface) PlanPrune(ctx context.Context, c VarlinkCall, policy_ PrunePolicy) error {
+	return c.ReplyMethodNotImplemented(ctx, "io.unmoor.Removal.PlanPrune")
+}
+
+// Removes what a policy means and nothing uses. Nothing is stopped. With more: a reply a step, then the final
+// one, which carries what it came to. A caller that goes away ends it as Remove.
+func (s *VarlinkInterface) Prune(ctx context.Context, c VarlinkCall, policy_ PrunePolicy, revision_ *string) error {
+	return c.ReplyMethodNotImplemented(ctx, "io.unmoor.Removal.Prune")
+}
+
+// Needs more. What the store's bytes are held by: a reply an image, a container, a layer, then the final one
+// with the totals.
+func (s *VarlinkInterface) GetUsage(ctx context.Context, c VarlinkCall) error {
+	return c.ReplyMethodNotImplemented(ctx, "io.unmoor.Removal.GetUsage")
+}
+
 // With more: a reply a container, of all or of those of one image; an empty list is one reply without a
 // container. Without more: container is required.
 func (s *VarlinkInterface) ListContainers(ctx context.Context, c VarlinkCall, container_ *string, image_ *string, size_ *bool) error {
@@ -1857,20 +2696,45 @@ func (s *VarlinkInterface) Repair(ctx context.Context, c VarlinkCall, names_ *[]
 	return c.ReplyMethodNotImplemented(ctx, "io.unmoor.Removal.Repair")
 }
 
+// Has an engine build an image. With more: replies carry the lines that the engine writes, without their
+// ends, as it writes them; the last one carries the image's ID and the names that it has then. Without
+// more: that one alone. A caller that goes away ends the build. It is for root and the user that the
+// service runs as, since a build can read and run anything in that user's name.
+func (s *VarlinkInterface) Build(ctx context.Context, c VarlinkCall, build_ BuildRequest) error {
+	return c.ReplyMethodNotImplemented(ctx, "io.unmoor.Removal.Build")
+}
+
+// Puts the images of an archive into the store: a Docker archive, an OCI archive, an OCI layout or a
+// directory of containers/image's; archives may be compressed. Names are those that `podman load` gives.
+// With more: replies that carry progress, of which some may be left out, then the final one with the
+// images. What does not succeed, or whose caller goes away, leaves nothing but images that were complete.
+func (s *VarlinkInterface) Load(ctx context.Context, c VarlinkCall, fileDescriptor_ *int64, path_ *string, name_ *string, maxBytes_ *int64) error {
+	return c.ReplyMethodNotImplemented(ctx, "io.unmoor.Removal.Load")
+}
+
+// Makes an image of a root file system, a tar archive that may be compressed, as `podman import` does.
+func (s *VarlinkInterface) Import(ctx context.Context, c VarlinkCall, fileDescriptor_ *int64, path_ *string, name_ *string, changes_ *[]string, message_ *string, os_ *string, architecture_ *string, variant_ *string, maxBytes_ *int64) error {
+	return c.ReplyMethodNotImplemented(ctx, "io.unmoor.Removal.Import")
+}
+
 func (s *VarlinkInterface) ListPlugins(ctx context.Context, c VarlinkCall) error {
 	return c.ReplyMethodNotImplemented(ctx, "io.unmoor.Removal.ListPlugins")
 }
 
-// Registers a plugin's socket until it goes away, is unregistered, or the daemon stops.
+// Registers a plugin's socket, unix:/path, until it is unregistered: it is known after a restart too. One
+// that is known already is asked anew at once, also where it is in quarantine.
 func (s *VarlinkInterface) RegisterPlugin(ctx context.Context, c VarlinkCall, address_ string) error {
 	return c.ReplyMethodNotImplemented(ctx, "io.unmoor.Removal.RegisterPlugin")
 }
 
+// Forgets a plugin that was registered, or whose socket or configuration is gone, and what its containers
+// look like: they are no longer kept for it.
 func (s *VarlinkInterface) UnregisterPlugin(ctx context.Context, c VarlinkCall, name_ string) error {
 	return c.ReplyMethodNotImplemented(ctx, "io.unmoor.Removal.UnregisterPlugin")
 }
 
-// Needs more. The first reply is ready; then a reply an event, and a heartbeat every 30 s.
+// Needs more. First a reply for each event of the past that was asked for, then ready; from then on a
+// reply an event, and a heartbeat every 30 s.
 func (s *VarlinkInterface) Monitor(ctx context.Context, c VarlinkCall, afterSequence_ *int64) error {
 	return c.ReplyMethodNotImplemented(ctx, "io.unmoor.Removal.Monitor")
 }
@@ -1935,6 +2799,30 @@ func (s *VarlinkInterface) VarlinkDispatch(ctx context.Context, call varlink.Cal
 		}
 		return s.iounmoorremovalInterface.RemoveContainer(ctx, VarlinkCall{call}, in.Container, in.Force, in.Revision, in.GracePeriodMs)
 
+	case "PlanPrune":
+		var in struct {
+			Policy PrunePolicy `json:"policy"`
+		}
+		err := call.GetParameters(&in)
+		if err != nil {
+			return call.ReplyInvalidParameter(ctx, "parameters")
+		}
+		return s.iounmoorremovalInterface.PlanPrune(ctx, VarlinkCall{call}, in.Policy)
+
+	case "Prune":
+		var in struct {
+			Policy   PrunePolicy `json:"policy"`
+			Revision *string     `json:"revision,omitempty"`
+		}
+		err := call.GetParameters(&in)
+		if err != nil {
+			return call.ReplyInvalidParameter(ctx, "parameters")
+		}
+		return s.iounmoorremovalInterface.Prune(ctx, VarlinkCall{call}, in.Policy, in.Revision)
+
+	case "GetUsage":
+		return s.iounmoorremovalInterface.GetUsage(ctx, VarlinkCall{call})
+
 	case "ListContainers":
 		var in struct {
 			Container *string `json:"container,omitempty"`
@@ -1989,6 +2877,47 @@ func (s *VarlinkInterface) VarlinkDispatch(ctx context.Context, call varlink.Cal
 			return call.ReplyInvalidParameter(ctx, "parameters")
 		}
 		return s.iounmoorremovalInterface.Repair(ctx, VarlinkCall{call}, in.Names, in.SettledMs, in.GracePeriodMs)
+
+	case "Build":
+		var in struct {
+			Build BuildRequest `json:"build"`
+		}
+		err := call.GetParameters(&in)
+		if err != nil {
+			return call.ReplyInvalidParameter(ctx, "parameters")
+		}
+		return s.iounmoorremovalInterface.Build(ctx, VarlinkCall{call}, in.Build)
+
+	case "Load":
+		var in struct {
+			FileDescriptor *int64  `json:"fileDescriptor,omitempty"`
+			Path           *string `json:"path,omitempty"`
+			Name           *string `json:"name,omitempty"`
+			MaxBytes       *int64  `json:"maxBytes,omitempty"`
+		}
+		err := call.GetParameters(&in)
+		if err != nil {
+			return call.ReplyInvalidParameter(ctx, "parameters")
+		}
+		return s.iounmoorremovalInterface.Load(ctx, VarlinkCall{call}, in.FileDescriptor, in.Path, in.Name, in.MaxBytes)
+
+	case "Import":
+		var in struct {
+			FileDescriptor *int64    `json:"fileDescriptor,omitempty"`
+			Path           *string   `json:"path,omitempty"`
+			Name           *string   `json:"name,omitempty"`
+			Changes        *[]string `json:"changes,omitempty"`
+			Message        *string   `json:"message,omitempty"`
+			Os             *string   `json:"os,omitempty"`
+			Architecture   *string   `json:"architecture,omitempty"`
+			Variant        *string   `json:"variant,omitempty"`
+			MaxBytes       *int64    `json:"maxBytes,omitempty"`
+		}
+		err := call.GetParameters(&in)
+		if err != nil {
+			return call.ReplyInvalidParameter(ctx, "parameters")
+		}
+		return s.iounmoorremovalInterface.Import(ctx, VarlinkCall{call}, in.FileDescriptor, in.Path, in.Name, in.Changes, in.Message, in.Os, in.Architecture, in.Variant, in.MaxBytes)
 
 	case "ListPlugins":
 		return s.iounmoorremovalInterface.ListPlugins(ctx, VarlinkCall{call})
@@ -2176,7 +3105,8 @@ type Action (
 )
 
 # What is to be removed. Names are as engines take them: an ID, a unique prefix of one, or a name; an
-# image's with or without tag or digest.
+# image's with or without tag or digest. All images, or all containers, leave no name to be given beside
+# them.
 type Targets (
   images: ?[]string,
   containers: ?[]string,
@@ -2201,15 +3131,6 @@ type Removal (
   notes: []string
 )
 
-# A reference that means nothing, or too much.
-type Refusal (
-  reference: string,
-  # ImageNotFound, ContainerNotFound, AmbiguousReference, InvalidReference
-  error: string,
-  message: string,
-  candidates: ?[]string
-)
-
 # What is in use, seen after the plan was made.
 type Busy (
   container: ?string,
@@ -2220,19 +3141,27 @@ type Busy (
   advice: ?string
 )
 
-# An action that did not succeed.
-type Failure (
-  action: Action,
-  # busy, still_in_use, image_in_use, stale, canceled, not_found, read_only, failed
+# What went wrong.
+type Problem (
+  # image_not_found, container_not_found, ambiguous, busy, still_in_use, image_in_use, stale, canceled,
+  # read_only, store_unavailable, permission, failed
   reason: string,
+  # For people, one clause or several lines
   message: string,
+  # What an ambiguous reference could mean
+  candidates: ?[]string,
   busy: ?Busy
 )
+
+# A reference that means nothing, too much, or nothing that could be found out.
+type Refusal (reference: string, problem: Problem)
+
+# An action that did not succeed.
+type Failure (action: Action, problem: Problem)
 
 # What became of one removal. It happened whole where there is neither a failure nor a blocker; where
 # nothing is done, nothing was changed.
 type Result (
-  removal: Removal,
   # In the order in which they ended
   done: []Action,
   failures: []Failure,
@@ -2246,7 +3175,7 @@ type Result (
 type Completion (image: string, names: []string)
 
 type RemovalPlan (
-  # 64 hexadecimal digits; holds until the store, an owner, an answer about use or what is protected
+  # 64 hexadecimal digits, or empty where every target was refused; holds until the store, an owner, an answer about use or what is protected
   # changes
   revision: string,
   force: Force,
@@ -2256,12 +3185,145 @@ type RemovalPlan (
 
 type Outcome (
   plan: RemovalPlan,
-  # One a removal of the plan
+  # One a removal of the plan, in its order
   results: []Result,
   refusals: []Refusal,
   completed: []Completion,
-  # What went wrong beside the removals: a clause each
-  problems: []string
+  # What went wrong beside the removals
+  problems: []Problem
+)
+
+# What a prune is to take. Empty: images without a name, and idle containers that no plugin owns.
+type PrunePolicy (
+  # Images with names, too
+  all: ?bool,
+  # Idle containers of engines, those that builds left
+  stopped: ?bool,
+  buildLeftovers: ?bool,
+  # Images alone, only where the file system is fuller than high, and until it is no fuller than low: the
+  # one whose last use is the longest ago first
+  whenFull: ?bool,
+  # KEY=VALUE or label!=VALUE: until, label, reference, owner, dangling. All must fit; of several references
+  # or owners one
+  filters: ?[]string,
+  # How many images of each repository stay, the newest
+  keep: ?int,
+  # How long images must not have been used
+  unusedForMs: ?int,
+  # Parts of a hundred, both or none; absent: as configured
+  high: ?int,
+  low: ?int,
+  # How long ago all that goes must have come, and containers of nobody and of builds; absent: as configured
+  minAgeMs: ?int,
+  abandonedAgeMs: ?int
+)
+
+# A file system, in bytes.
+type Disk (capacity: int, available: int)
+
+# What a prune comes to.
+type Pruning (
+  # Without results where it is a plan alone
+  outcome: Outcome,
+  # What was meant and has to stay, each with the first thing that keeps it
+  kept: []Blocker,
+  # What the plan would give free, and whether something was not measured
+  bytes: int,
+  atLeast: bool,
+  # The file system before, and after something was done
+  disk: ?Disk,
+  after: ?Disk,
+  # How many bytes were to become free, and the parts of a hundred that were gone by, of what is full
+  wanted: ?int,
+  high: ?int,
+  low: ?int
+)
+
+# What it takes to give something free: a stop, nothing, or what no force does since it is protected, pinned,
+# of an additional store, or not known well enough.
+type Fate (never, after_stop, now)
+
+# What some things come to. The bytes of the three fates are parts of bytes.
+type Sum (
+  count: int,
+  # Images with containers, containers in use
+  active: int,
+  bytes: int,
+  now: int,
+  afterStop: int,
+  never: int,
+  # Layers of unknown size, which are not in the bytes
+  unmeasured: int
+)
+
+# An image with what it holds. In owners of all the following, a question mark is behind one that may be the
+# owner, and none is nobody.
+type ImageUsage (
+  id: string,
+  names: []string,
+  # Of layers that no other image has, and of the others
+  uniqueBytes: int,
+  sharedBytes: int,
+  # Layers of unknown size
+  unmeasured: int,
+  containers: int,
+  # Those whose containers stand on it, or on what is built on it
+  owners: []string,
+  readOnly: bool,
+  fate: Fate,
+  because: []Blocker,
+  # One clause
+  reason: string
+)
+
+type ContainerUsage (
+  id: string,
+  name: ?string,
+  image: ?string,
+  owners: []string,
+  group: ?string,
+  state: ?string,
+  use: Use,
+  # Absent where it could not be measured
+  bytes: ?int,
+  fate: Fate,
+  because: []Blocker,
+  reason: string
+)
+
+# A layer that is not a container's. Of several images it is shared, of none it belongs to nothing.
+type LayerUsage (
+  id: string,
+  bytes: ?int,
+  images: []string,
+  owners: []string,
+  # It lies in an additional store, and counts nowhere
+  readOnly: bool,
+  fate: Fate
+)
+
+# What the containers of some owners hold together and nobody else's. No owners: what no container stands on.
+type OwnerUsage (
+  owners: []string,
+  images: int,
+  # The count is that of the containers
+  sum: Sum
+)
+
+# What a store's bytes are held by. Each layer counts once: with its recorded, uncompressed size, a
+# container's with that of its files.
+type UsageTotals (
+  graphRoot: string,
+  runRoot: string,
+  graphDriver: string,
+  time: string,
+  disk: ?Disk,
+  ofImages: Sum,
+  ofContainers: Sum,
+  ofNothing: Sum,
+  total: Sum,
+  owners: []OwnerUsage,
+  readOnlyBytes: int
 )
 
 type Progress (
@@ -2274,7 +3336,7 @@ type Progress (
 # One thing that is wrong in the store or with what runs on it.
 type Finding (
   # wreck, lost_storage, lost_record, lost_layer, stray_mount, stray_directory, unreferenced_layer,
-  # stale_mount_count, interrupted_deletion
+  # stale_mount_count, interrupted_deletion, interrupted_load
   damage: string,
   # As far as each applies
   container: ?string,
@@ -2292,12 +3354,12 @@ type Finding (
   dead: bool,
   advice: ?string,
   repaired: bool,
-  # Why it was not repaired
-  error: ?string
+  # Why it was not repaired, or why that is not certain
+  problem: ?Problem
 )
 
 # An engine that did not say what it has.
-type Silence (plugin: string, reason: string)
+type Silence (plugin: string, problem: Problem)
 
 type Plugin (
   name: string,
@@ -2308,11 +3370,12 @@ type Plugin (
   required: bool,
   # block or ignore
   whenUnavailable: string,
-  # ready, engine_unavailable, unreachable, incompatible, quarantined, disabled
+  # ready, engine_unavailable, unreachable, incompatible, quarantined, refused, disabled; in an event also
+  # unregistered
   status: string,
   engineVersion: ?string,
   protocolVersion: ?int,
-  # stop, remove, pin, list
+  # stop, remove, pin, list, build
   capabilities: []string,
   lastError: ?string,
   # When it answered last
@@ -2325,7 +3388,7 @@ type Event (
   sequence: int,
   time: string,
   # action_started, action_finished, action_failed, plugin_changed, image_removed, image_untagged,
-  # container_removed
+  # container_removed, image_built, image_loaded, image_imported
   type: string,
   operationId: ?string,
   # Who asked
@@ -2333,7 +3396,64 @@ type Event (
   pid: ?int,
   action: ?Action,
   plugin: ?Plugin,
+  # Of an image that is new: its ID and names
+  image: ?string,
+  names: ?[]string,
   error: ?string
+)
+
+# An image to be built, in the words of buildah build. Paths are absolute, and on the daemon's machine.
+# What is absent is as the engine has it by default.
+type BuildRequest (
+  # The plugin that builds; absent: the one that can
+  engine: ?string,
+  # The directory of the build's files
+  context: string,
+  # Absent: Containerfile or Dockerfile of the context
+  containerfiles: ?[]string,
+  # Given to the image
+  names: ?[]string,
+  # KEY=VALUE, or for an argument KEY alone: its value is in the engine's environment
+  arguments: ?[]string,
+  labels: ?[]string,
+  # The stage to build; absent: the last
+  target: ?string,
+  # always, missing, never, newer
+  pull: ?string,
+  # Build every layer anew; keep the intermediate ones as a cache; make one of the new ones
+  noCache: ?bool,
+  layers: ?bool,
+  squash: ?bool,
+  # oci, docker
+  format: ?string,
+  network: ?string,
+  isolation: ?string,
+  # Leave the engine's progress out
+  quiet: ?bool
+)
+
+# How far the copying of one part of an image has come.
+type CopyProgress (
+  # A layer or a configuration
+  digest: string,
+  copied: int,
+  size: ?int,
+  # It is there; skipped: the store had it
+  done: bool,
+  skipped: bool
+)
+
+type LoadedImage (
+  id: string,
+  # Those that the archive gives it, and the one that was asked for
+  names: []string
+)
+
+# One format that was tried, and why that failed.
+type FormatTrial (
+  # oci, oci-archive, docker-archive, dir
+  format: string,
+  reason: string
 )
 
 # The store that is served.
@@ -2389,6 +3509,21 @@ method RemoveContainer(
   reclaimedBytes: ?int
 )
 
+# What a prune would take now. Changes nothing.
+method PlanPrune(policy: PrunePolicy) -> (pruning: Pruning)
+
+# Removes what a policy means and nothing uses. Nothing is stopped. With more: a reply a step, then the final
+# one, which carries what it came to. A caller that goes away ends it as Remove.
+method Prune(
+  policy: PrunePolicy,
+  # Refuse with PlanStale where the plan of this revision no longer holds
+  revision: ?string
+) -> (operationId: string, progress: ?Progress, pruning: ?Pruning)
+
+# Needs more. What the store's bytes are held by: a reply an image, a container, a layer, then the final one
+# with the totals.
+method GetUsage() -> (image: ?ImageUsage, container: ?ContainerUsage, layer: ?LayerUsage, totals: ?UsageTotals)
+
 # With more: a reply a container, of all or of those of one image; an empty list is one reply without a
 # container. Without more: container is required.
 method ListContainers(container: ?string, image: ?string, size: ?bool) -> (container: ?Container)
@@ -2429,18 +3564,70 @@ method Repair(
   gracePeriodMs: ?int
 ) -> (findings: []Finding, silences: []Silence, unknownNames: []string)
 
+# Has an engine build an image. With more: replies carry the lines that the engine writes, without their
+# ends, as it writes them; the last one carries the image's ID and the names that it has then. Without
+# more: that one alone. A caller that goes away ends the build. It is for root and the user that the
+# service runs as, since a build can read and run anything in that user's name.
+method Build(build: BuildRequest) -> (
+  operationId: string,
+  lines: []string,
+  imageId: ?string,
+  names: ?[]string
+)
+# Puts the images of an archive into the store: a Docker archive, an OCI archive, an OCI layout or a
+# directory of containers/image's; archives may be compressed. Names are those that ` + "`" + `podman load` + "`" + ` gives.
+# With more: replies that carry progress, of which some may be left out, then the final one with the
+# images. What does not succeed, or whose caller goes away, leaves nothing but images that were complete.
+method Load(
+  # One of the two: which of the descriptors that came with the call, 0 for the first; or a path, from
+  # root and the service's own user alone
+  fileDescriptor: ?int,
+  path: ?string,
+  # One more name, for the only image
+  name: ?string,
+  # What a descriptor may give at most; absent: what there is room for
+  maxBytes: ?int
+) -> (operationId: string, progress: ?CopyProgress, images: ?[]LoadedImage)
+
+# Makes an image of a root file system, a tar archive that may be compressed, as ` + "`" + `podman import` + "`" + ` does.
+method Import(
+  fileDescriptor: ?int,
+  path: ?string,
+  name: ?string,
+  # Instructions of a Containerfile: CMD, ENTRYPOINT, ENV, EXPOSE, LABEL, ONBUILD, STOPSIGNAL, USER,
+  # VOLUME, WORKDIR
+  changes: ?[]string,
+  # For the image's history
+  message: ?string,
+  # Absent: the service's own
+  os: ?string,
+  architecture: ?string,
+  variant: ?string,
+  maxBytes: ?int
+) -> (operationId: string, progress: ?CopyProgress, image: ?LoadedImage)
+
 method ListPlugins() -> (plugins: []Plugin)
 
-# Registers a plugin's socket until it goes away, is unregistered, or the daemon stops.
+# Registers a plugin's socket, unix:/path, until it is unregistered: it is known after a restart too. One
+# that is known already is asked anew at once, also where it is in quarantine.
 method RegisterPlugin(address: string) -> (plugin: Plugin)
 
+# Forgets a plugin that was registered, or whose socket or configuration is gone, and what its containers
+# look like: they are no longer kept for it.
 method UnregisterPlugin(name: string) -> ()
 
-# Needs more. The first reply is ready; then a reply an event, and a heartbeat every 30 s.
+# Needs more. First a reply for each event of the past that was asked for, then ready; from then on a
+# reply an event, and a heartbeat every 30 s.
 method Monitor(
-  # Replay what came after this one; absent: nothing of the past
+  # Replay what came after this one; 0 is all that is kept; absent: nothing of the past
   afterSequence: ?int
-) -> (ready: ?bool, heartbeat: ?bool, event: ?Event)
+) -> (
+  ready: ?bool,
+  heartbeat: ?bool,
+  # With ready and heartbeat: the number of the last event until then
+  sequence: ?int,
+  event: ?Event
+)
 
 error ImageNotFound (image: string)
 
@@ -2456,20 +3643,32 @@ error Blocked (blockers: []Blocker)
 # Something failed; what was done before stays done
 error Incomplete (operationId: string, done: []Action, failures: []Failure)
 
-# Nothing was changed
+# Nothing was changed; the revision is the one that the plan has now
 error PlanStale (revision: string)
 
 error StoreUnavailable (reason: string)
 
+# The archive would do harm; nothing of it is in the store
+error ArchiveRefused (reason: string)
+
+# The archive is in none of the formats that are known
+error FormatUnknown (source: string, trials: []FormatTrial)
+
+# Some images of an archive are in the store, and the rest are not
+error LoadIncomplete (images: []LoadedImage, reason: string)
+
 # An operation that could not even begin, or be planned; nothing was changed
 error OperationFailed (reason: string)
+
+# The image was not built; what is left is at most a container of the engine's
+error BuildFailed (reason: string)
 
 error PluginNotFound (name: string)
 
 # The plugin cannot be registered
 error PluginRefused (address: string, reason: string)
 
-# What was asked for is no longer kept
+# What was asked for is no longer kept; the number of the oldest event that is, or of the next one
 error EventsLost (oldestSequence: int)
 `
 }

@@ -149,6 +149,35 @@ func (f *Fixture) Tag(image core.ImageID, name string) {
 	f.must(f.lib.AddNames(string(image), []string{name}))
 }
 
+// Layers lists all layers of the store.
+func (f *Fixture) Layers() []core.LayerID {
+	f.t.Helper()
+	layers, err := f.lib.Layers()
+	f.must(err)
+	var ids []core.LayerID
+	for _, l := range layers {
+		ids = append(ids, core.LayerID(l.ID))
+	}
+	return ids
+}
+
+// Content is what an image is made of: its configuration, and the digests of its layers' contents, the top
+// one first.
+func (f *Fixture) Content(id core.ImageID) (configuration string, layers []string) {
+	f.t.Helper()
+	image, err := f.lib.Image(string(id))
+	f.must(err)
+	data, err := f.lib.ImageBigData(image.ID, "sha256:"+image.ID)
+	f.must(err)
+	for at := image.TopLayer; at != ""; {
+		layer, err := f.lib.Layer(at)
+		f.must(err)
+		layers = append(layers, layer.UncompressedDigest.String())
+		at = layer.Parent
+	}
+	return string(data), layers
+}
+
 // DeleteRecord deletes an image as an engine does.
 func (f *Fixture) DeleteRecord(image core.ImageID) {
 	f.t.Helper()
