@@ -261,6 +261,42 @@ func TestServe(t *testing.T) {
 	f.Clean()
 }
 
+// TestServeJournal: what went is in the journal, where nothing else is below a warning.
+func TestServeJournal(t *testing.T) {
+	f := storetest.New(t, "overlay")
+	web := f.AddImage(storetest.Image{Names: []string{"localhost/web:1"}})
+	s := newServant(t, f, "")
+	stream, err := os.Create(filepath.Join(s.dir, "stream"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stream.Close()
+	var stat syscall.Stat_t
+	if err := syscall.Fstat(int(stream.Fd()), &stat); err != nil {
+		t.Fatal(err)
+	}
+	s.process.Stderr = stream
+	s.process.Env = append(s.process.Env, fmt.Sprintf("JOURNAL_STREAM=%d:%d", stat.Dev, stat.Ino))
+	s.start()
+	s.wait("READY=1")
+	if _, failed, _ := s.call("RemoveImage", object{"image": "localhost/web:1"}); failed != "" {
+		t.Fatal(failed)
+	}
+	s.signal(syscall.SIGTERM)
+	s.exit()
+	text, err := os.ReadFile(stream.Name())
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines := strings.Split(strings.TrimSpace(string(text)), "\n")
+	if len(lines) != 2 || !strings.HasPrefix(lines[0], "<6>msg=image_untagged ") ||
+		!strings.HasPrefix(lines[1], "<6>msg=image_removed ") || !strings.Contains(lines[1], " image="+string(web)) ||
+		!strings.Contains(lines[1], fmt.Sprintf(" uid=%d ", os.Getuid())) {
+		t.Errorf("the journal:\n%s", text)
+	}
+	f.Clean()
+}
+
 func TestServeReload(t *testing.T) {
 	f := storetest.New(t, "overlay")
 	f.AddImage(storetest.Image{Names: []string{"localhost/web:1"}})

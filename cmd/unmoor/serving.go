@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"os"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -16,6 +18,7 @@ import (
 	"github.com/unmoor/unmoor/internal/audit"
 	"github.com/unmoor/unmoor/internal/config"
 	"github.com/unmoor/unmoor/internal/daemon"
+	"github.com/unmoor/unmoor/internal/journal"
 	"github.com/unmoor/unmoor/internal/sdnotify"
 	"github.com/unmoor/unmoor/internal/service"
 	"github.com/unmoor/unmoor/internal/wire"
@@ -59,8 +62,38 @@ func (a *app) newServing(cmd *cobra.Command, level *slog.LevelVar) (*serving, er
 		s.registry.Close()
 		return nil, err
 	}
-	s.daemon = daemon.New(setup, daemon.Options{})
+	var o daemon.Options
+	if f, ok := a.err.(*os.File); ok && journal.Listens(f) {
+		o.Comings = noteComings(slog.New(journal.New(f, slog.LevelInfo)))
+	}
+	s.daemon = daemon.New(setup, o)
 	return s, nil
+}
+
+// noteComings has a log say, whatever the level of others, what came into the store and what went, as the
+// engines' users look for it in the journal.
+func noteComings(log *slog.Logger) func(service.Event) {
+	return func(e service.Event) {
+		attributes := []any{"sequence", e.Sequence, "operation", e.Operation}
+		if e.UID != nil {
+			attributes = append(attributes, "uid", *e.UID)
+		}
+		if e.Image != "" {
+			attributes = append(attributes, "image", e.Image, "names", strings.Join(e.Names, " "))
+		}
+		if a := e.Action; a != nil {
+			if a.Container != "" {
+				attributes = append(attributes, "container", a.Container)
+			} else {
+				attributes = append(attributes, "image", a.Image)
+			}
+			attributes = append(attributes, "name", a.Name)
+			if a.Owner != "" {
+				attributes = append(attributes, "by", a.Owner)
+			}
+		}
+		log.Info(string(e.Type), attributes...)
+	}
 }
 
 // setup opens what a configuration of a file names.

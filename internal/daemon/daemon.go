@@ -22,6 +22,9 @@ var ErrPluginUnknown = errors.New("no such plugin")
 type Options struct {
 	// Logger is slog.Default if nil.
 	Logger *slog.Logger
+	// Comings, where set, is told of each event of an image or a container that came or went. It is called
+	// from several goroutines at once, and what it waits for, a removal waits for.
+	Comings func(service.Event)
 
 	// heartbeat is another one than usual, for tests.
 	heartbeat time.Duration
@@ -51,7 +54,7 @@ type Daemon struct {
 
 // New makes a daemon that begins with a setup.
 func New(s *Setup, o Options) *Daemon {
-	d := &Daemon{options: o, logger: o.Logger, events: newRing(time.Now()), gate: newGate(), loads: newLoadGate(), setup: s,
+	d := &Daemon{options: o, logger: o.Logger, events: newRing(time.Now(), o.Comings), gate: newGate(), loads: newLoadGate(), setup: s,
 		replaced: make(chan struct{}), stopping: make(chan struct{}), idle: make(chan struct{})}
 	if d.logger == nil {
 		d.logger = slog.Default()

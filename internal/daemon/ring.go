@@ -21,6 +21,9 @@ const (
 // Sequence numbers go on over a restart: those of a run begin with its time, in microseconds. So a number
 // of an earlier run is below all of this one's, and what came after it in that run is lost.
 type ring struct {
+	// comings, where set, is told of what came or went.
+	comings func(service.Event)
+
 	// mu guards what follows.
 	mu     sync.Mutex
 	events []stored
@@ -36,12 +39,18 @@ type stored struct {
 	size  int
 }
 
-func newRing(began time.Time) *ring {
-	return &ring{next: began.UnixMicro(), changed: make(chan struct{})}
+func newRing(began time.Time, comings func(service.Event)) *ring {
+	return &ring{next: began.UnixMicro(), changed: make(chan struct{}), comings: comings}
 }
 
 // publish gives the event its number and time.
 func (r *ring) publish(e service.Event) {
+	if e, ok := r.keep(e); ok && r.comings != nil && e.Type.Comes() {
+		r.comings(e)
+	}
+}
+
+func (r *ring) keep(e service.Event) (service.Event, bool) {
 	e.Time = time.Now().UTC()
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -49,7 +58,7 @@ func (r *ring) publish(e service.Event) {
 	b, err := json.Marshal(e)
 	if err != nil { // it has no field that cannot be written
 		slog.Error("publish an event", "type", e.Type, "error", err)
-		return
+		return e, false
 	}
 	r.next++
 	r.events = append(r.events, stored{e, len(b)})
@@ -62,6 +71,7 @@ func (r *ring) publish(e service.Event) {
 	r.events = r.events[drop:]
 	close(r.changed)
 	r.changed = make(chan struct{})
+	return e, true
 }
 
 // span is the number of the oldest event that is kept, and that of the event to come, which are the same

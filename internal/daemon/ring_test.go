@@ -1,6 +1,8 @@
 package daemon
 
 import (
+	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -12,7 +14,7 @@ import (
 
 func TestRing(t *testing.T) {
 	began := time.UnixMicro(1_000_000)
-	r := newRing(began)
+	r := newRing(began, nil)
 	if oldest, next := r.span(); oldest != 1_000_000 || next != 1_000_000 {
 		t.Errorf("before the first event: %d, %d", oldest, next)
 	}
@@ -44,7 +46,7 @@ func TestRing(t *testing.T) {
 }
 
 func TestRingIsBounded(t *testing.T) {
-	r := newRing(time.UnixMicro(0))
+	r := newRing(time.UnixMicro(0), nil)
 	for range ringEvents + 10 {
 		r.publish(service.Event{Type: service.EventActionStarted})
 	}
@@ -75,12 +77,12 @@ func TestRingIsBounded(t *testing.T) {
 // TestRingGrowsOverRestarts: a number of an earlier run is below all of this one's.
 func TestRingGrowsOverRestarts(t *testing.T) {
 	began := time.Now()
-	first := newRing(began)
+	first := newRing(began, nil)
 	for range 1000 {
 		first.publish(service.Event{})
 	}
 	_, last := first.span()
-	second := newRing(began.Add(time.Second))
+	second := newRing(began.Add(time.Second), nil)
 	if oldest, _ := second.span(); oldest <= last {
 		t.Errorf("the second run begins with %d, the first one came to %d", oldest, last)
 	}
@@ -91,7 +93,7 @@ func TestRingGrowsOverRestarts(t *testing.T) {
 
 // TestSlowReaderOfTheRing keeps nobody from publishing.
 func TestSlowReaderOfTheRing(t *testing.T) {
-	r := newRing(time.Now())
+	r := newRing(time.Now(), nil)
 	oldest, _ := r.span()
 	var wg sync.WaitGroup
 	for range 4 {
@@ -104,5 +106,22 @@ func TestSlowReaderOfTheRing(t *testing.T) {
 	wg.Wait()
 	if _, _, ok := r.after(oldest, 1); ok {
 		t.Error("a reader that lost events is not told")
+	}
+}
+
+// What came and what went is told to whoever writes it down, in order; steps and plugins are not.
+func TestRingTellsOfComings(t *testing.T) {
+	var told []service.Event
+	r := newRing(time.UnixMicro(7), func(e service.Event) { told = append(told, e) })
+	for _, e := range []service.EventType{service.EventActionStarted, service.EventImageLoaded, service.EventPluginChanged,
+		service.EventActionFinished, service.EventImageRemoved, service.EventActionFailed, service.EventContainerRemoved} {
+		r.publish(service.Event{Type: e})
+	}
+	var got []string
+	for _, e := range told {
+		got = append(got, fmt.Sprintf("%s %d", e.Type, e.Sequence))
+	}
+	if want := []string{"image_loaded 8", "image_removed 11", "container_removed 13"}; !slices.Equal(got, want) {
+		t.Errorf("told of %v, want %v", got, want)
 	}
 }

@@ -42,6 +42,16 @@ const (
 	EventImageImported    EventType = "image_imported"
 )
 
+// Comes is whether an image or a container, or a name of one, came or went.
+func (t EventType) Comes() bool {
+	switch t {
+	case EventImageRemoved, EventImageUntagged, EventContainerRemoved, EventImageBuilt, EventImageLoaded, EventImageImported:
+		return true
+	case EventActionStarted, EventActionFinished, EventActionFailed, EventPluginChanged:
+	}
+	return false
+}
+
 // EventsLostError says that events of the past that were asked for are no longer kept.
 type EventsLostError struct {
 	// Oldest is the first that is.
