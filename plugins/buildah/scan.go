@@ -136,14 +136,12 @@ func (p *Plugin) engine(fs *procfs, pid int) (string, bool) {
 
 // actor reads what an engine's process is about.
 func (p *Plugin) actor(pid int, program string) (*actor, bool, error) {
-	seen, err := readStat(pid)
-	if gone(err) {
-		return nil, false, nil
+	seen, err := readProcess(pid)
+	// One that is being started or ends has no arguments for a moment.
+	for tries := 0; tries < 10 && err == nil && !seen.dead() && len(seen.argv) == 0; tries++ {
+		time.Sleep(10 * time.Millisecond)
+		seen, err = readProcess(pid)
 	}
-	if err != nil {
-		return nil, false, fmt.Errorf("look at pid %d: %w", pid, err)
-	}
-	seen.argv, err = readArgs(pid)
 	if err != nil && !gone(err) {
 		return nil, false, fmt.Errorf("look at pid %d: %w", pid, err)
 	}
@@ -159,6 +157,15 @@ func (p *Plugin) actor(pid int, program string) (*actor, bool, error) {
 		a.invocation = parseInvocation(program, seen.argv)
 	}
 	return a, true, nil
+}
+
+// readProcess is readStat with the arguments.
+func readProcess(pid int) (process, error) {
+	seen, err := readStat(pid)
+	if err == nil {
+		seen.argv, err = readArgs(pid)
+	}
+	return seen, err
 }
 
 // tenants finds the processes at or below the roots that live in one of the layers or hold it
