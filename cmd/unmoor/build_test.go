@@ -43,9 +43,9 @@ func TestBuildRequest(t *testing.T) {
 	}
 	t.Setenv("FROM_HERE", "value")
 	ways(t, "", func(t *testing.T, on func(*fake) caller) {
-		var got core.BuildRequest
+		requests := make(chan core.BuildRequest, 1)
 		f := single()
-		f.building = func(_ context.Context, r core.BuildRequest, _ func(string)) error { got = r; return nil }
+		f.building = func(_ context.Context, r core.BuildRequest, _ func(string)) error { requests <- r; return nil }
 		caller := on(f)
 		for args, want := range map[string]core.BuildRequest{
 			"build":            {Context: dir},
@@ -59,9 +59,9 @@ func TestBuildRequest(t *testing.T) {
 				Network: "none", Isolation: "chroot", Quiet: true},
 		} {
 			if c := caller.call(t, strings.Fields(args)...); c.code != 0 || c.stdout != id("77aa")+"\n" || c.stderr != "" {
-				t.Errorf("%s: %+v", args, c)
+				t.Fatalf("%s: %+v", args, c)
 			}
-			if d := cmp.Diff(want, got, cmpopts.EquateEmpty()); d != "" {
+			if d := cmp.Diff(want, <-requests, cmpopts.EquateEmpty()); d != "" {
 				t.Errorf("%s: %s", args, d)
 			}
 		}
