@@ -40,8 +40,9 @@ func (i *Inspector) pids() ([]int, error) {
 	}
 	pids := make([]int, 0, len(names))
 	for _, name := range names {
-		// A parent that has ended is ours no more, and its pid may be another's.
-		if pid, err := strconv.Atoi(name); err == nil && (pid != i.launcher || os.Getppid() != pid) {
+		// A parent that has ended is ours no more, and its pid may be another's. Root sees every mount, and
+		// needs to leave nothing out.
+		if pid, err := strconv.Atoi(name); err == nil && !(i.rootless && pid == i.launcher && os.Getppid() == pid) {
 			pids = append(pids, pid)
 		}
 	}
