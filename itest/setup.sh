@@ -23,7 +23,7 @@ export DEBIAN_FRONTEND=noninteractive LC_ALL=C
 
 # The host's engines, what the scenes are built with, and a browser to look at pages with.
 host='podman buildah runc crun conmon skopeo containers-storage netavark fuse-overlayfs
-busybox-static catatonit debootstrap patchelf strace util-linux procps passwd uidmap systemd python3 chromium'
+busybox-static catatonit debootstrap patchelf strace util-linux procps passwd uidmap e2fsprogs systemd python3 chromium'
 missing=
 for package in $host; do
 	status=$(dpkg-query -W -f '${db:Status-Abbrev}' "$package" 2>/dev/null || true)

@@ -22,7 +22,7 @@ import (
 func (s *scene) dialAs(uid, gid int, groups ...int) *wire.Conn {
 	s.Helper()
 	if os.Getuid() != 0 {
-		s.Skip("needs root, to call as other users")
+		lacking(s.T, "needs root, to call as other users")
 	}
 	dir := filepath.Dir(s.path)
 	for path, mode := range map[string]os.FileMode{s.path: 0o666, dir: 0o755, filepath.Dir(dir): 0o755} {
