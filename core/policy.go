@@ -90,13 +90,9 @@ func (p Policy) meansImage(i Image, past Past, now time.Time) bool {
 	return p.labelled(i.Labels, i.LabelsKnown)
 }
 
-// arrived is when the image came into the store, as far as it is known.
-func (i Image) arrived() time.Time {
-	if i.Stored.IsZero() {
-		return i.Created
-	}
-	return i.Stored
-}
+// arrived is when the image came into the store, as far as it is known. Stored is the top layer's, which a
+// build may have found there, and Created what the image says itself.
+func (i Image) arrived() time.Time { return later(i.Stored, i.Created) }
 
 // meansContainer is whether the policy means a container, by what the store and its owner say of it. One
 // whose owner does not answer is meant where anybody's is.

@@ -182,8 +182,11 @@ func (k keeper) dropped(name string, r record) bool {
 	if !r.saved {
 		return false
 	}
-	_, err := os.Lstat(k.path(name))
-	return errors.Is(err, fs.ErrNotExist)
+	if _, err := os.Lstat(k.path(name)); !errors.Is(err, fs.ErrNotExist) {
+		return false
+	}
+	_, err := os.Lstat(k.directory) // with the directory gone, nobody spoke of this one
+	return err == nil
 }
 
 // remember keeps what a plugin said of itself, in this process and on disk.
@@ -191,7 +194,7 @@ func (r *Registry) remember(m *member, rec record) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	old := r.kept[m.name]
-	if !slices.Contains(r.members, m) || old.saved && old.same(rec) {
+	if !slices.Contains(r.members, m) || old.saved && old.same(rec) && !r.keeper.dropped(m.name, old) {
 		return
 	}
 	if err := r.keeper.save(rec); err != nil {

@@ -21,7 +21,8 @@ func (r *Registry) Pins(ctx context.Context, store core.StoreInfo, images []core
 	var ballots []*ballot
 	var wg sync.WaitGroup
 	for _, m := range r.asked() {
-		if p, ok := m.plugin.(Pinner); ok && m.offers("pin") {
+		// What it was able to do in another life says nothing: the question has it describe itself.
+		if p, ok := m.plugin.(Pinner); ok {
 			b := &ballot{}
 			ballots = append(ballots, b)
 			wg.Go(func() { b.ask(ctx, m, p, store, images) })
@@ -40,6 +41,8 @@ type ballot struct {
 	entry Entry
 	pins  map[core.ImageID]core.Pin
 	fault *fault
+	// lacks is whether the plugin is known not to pin, by the last that it said of itself.
+	lacks bool
 }
 
 func (b *ballot) ask(ctx context.Context, m *member, p Pinner, store core.StoreInfo, images []core.Image) {
@@ -51,14 +54,14 @@ func (b *ballot) ask(ctx context.Context, m *member, p Pinner, store core.StoreI
 		b.pins, err = checkPins(images, pins)
 		return err
 	})
-	b.entry = m.settings()
+	b.entry, b.lacks = m.settings(), !m.offers("pin")
 }
 
 // overruled is whether a fault does not matter: the plugin said that its engine cannot pin, or the
 // operator said so, or the engine is not on this machine and left no container behind.
 func (b *ballot) overruled(containers []core.Container) bool {
 	switch {
-	case errors.Is(b.fault, errNotOffered):
+	case b.lacks, errors.Is(b.fault, errNotOffered):
 		return true
 	case b.entry.Required || b.fault.kind == faultCanceled:
 		return false

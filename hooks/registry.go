@@ -203,6 +203,12 @@ func (r *Registry) Register(ctx context.Context, address string) (PluginStatus, 
 	}
 	m.learn(d)
 	m.pardon()
+	r.mu.Lock()
+	lost := r.keeper.directory != "" && !r.kept[m.name].saved
+	r.mu.Unlock()
+	if lost {
+		return m.status(), fmt.Errorf("register the plugin at %s: it is known until this process ends, but what it said cannot be kept in %s", address, r.keeper.directory)
+	}
 	return m.status(), nil
 }
 

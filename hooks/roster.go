@@ -37,6 +37,9 @@ func (r *Registry) candidates() []candidate {
 			c.generation = r.generation
 		} else if !e.Disabled {
 			c.record = recorded(e.Name)
+			if r.kept[e.Name].unreadable != nil {
+				c.entry.Hints = nil // it may have told of more, so until it describes itself it may own more
+			}
 		}
 		all = append(all, c)
 	}
@@ -94,6 +97,9 @@ func (r *Registry) look() {
 	r.mu.Unlock()
 	finish()
 	for _, m := range reborn {
+		if m.remote != nil {
+			m.remote.forget() // another one may be behind the name now
+		}
 		m.life.nudge()
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"sync"
 
 	"golang.org/x/sys/unix"
@@ -151,6 +152,12 @@ func (h *handlers) copying(ctx context.Context, cancel context.CancelFunc, c rem
 	c.Continues = true
 	go func() {
 		defer close(done)
+		defer func() { // out of reach of what catches a handler's
+			if p := recover(); p != nil {
+				h.logger.Error("bringing an image in broke", "operation", id, "panic", p, "stack", string(debug.Stack()))
+				images, err = nil, fmt.Errorf("it broke (%.200v)", p)
+			}
+		}()
 		images, err = i.run(ctx, callOf(ctx).setup.Service)
 	}()
 	tell := func(p core.CopyProgress) {

@@ -100,6 +100,9 @@ func (l *Local) pruning(r PruneRequest) (*pruning, error) {
 		if r.Thresholds != nil {
 			p.pruned.Thresholds = *r.Thresholds
 		}
+		if t := p.pruned.Thresholds; t.Low < 0 || t.High > 100 || t.Low >= t.High {
+			return nil, errors.New("a prune begins above high and ends at low: 100 >= high > low >= 0")
+		}
 	}
 	return p, nil
 }
@@ -254,7 +257,11 @@ func (l *Local) diskOf() (core.Disk, error) {
 	if err := unix.Statfs(directory, &s); err != nil {
 		return core.Disk{}, fmt.Errorf("see how full the file system of %s is: %w", directory, err)
 	}
-	return core.Disk{Capacity: int64(s.Blocks) * s.Bsize, Available: int64(s.Bavail) * s.Bsize}, nil
+	unit := s.Frsize
+	if unit == 0 {
+		unit = s.Bsize
+	}
+	return core.Disk{Capacity: int64(s.Blocks) * unit, Available: int64(s.Bavail) * unit}, nil
 }
 
 // Usage is what a store's bytes are held by.

@@ -71,7 +71,8 @@ func (j *job) resolve(ctx context.Context, t Targets) error {
 	images, containers := t.Images, t.Containers
 	for _, reference := range t.Either {
 		_, err := j.image(ctx, reference)
-		if errors.Is(err, core.ErrImageUnknown) {
+		// An image whose interrupted deletion was completed just now is what was meant, and no container.
+		if errors.Is(err, core.ErrImageUnknown) && !j.completes(ctx, reference) {
 			if _, err := j.names.container(ctx, reference); !errors.Is(err, core.ErrContainerUnknown) {
 				containers = append(containers[:len(containers):len(containers)], reference)
 				continue

@@ -36,6 +36,8 @@ type Look struct {
 	At time.Time
 	// From is since when whoever looks has been watching; At where it is a single look.
 	From time.Time
+	// Watching is whether that is a watch: then whatever changed before From was missed.
+	Watching bool
 }
 
 // Note takes a look down.
@@ -49,7 +51,7 @@ func (j *Journal) Note(l Look) {
 	case first:
 		// The clock was set back, or nobody looked before.
 		*j = Journal{Watched: changed}
-	case l.From.Sub(j.Looked) > MaxGap && changed.After(j.Looked.Add(-grain)):
+	case (l.Watching && l.From.After(j.Looked) || l.From.Sub(j.Looked) > MaxGap) && changed.After(j.Looked.Add(-grain)):
 		j.Watched = later(j.Watched, earlier(changed, l.From))
 	}
 	j.Looked = later(j.Looked, l.At)

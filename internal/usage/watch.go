@@ -145,7 +145,7 @@ func (w *Watch) lookLocked(ctx context.Context) error {
 		if w.from.IsZero() {
 			w.from = at
 		}
-		look.From = w.from
+		look.From, look.Watching = w.from, true
 	}
 	w.journal.Note(look)
 	w.dirty = true

@@ -63,6 +63,13 @@ func (s *share) keep() {
 	s.whole = true
 }
 
+// unkeep says that the message is not whole any more: what is in the buffer belongs to the next one.
+func (s *share) unkeep() {
+	s.budget.mu.Lock()
+	defer s.budget.mu.Unlock()
+	s.whole = false
+}
+
 // release gives all back.
 func (s *share) release() {
 	s.budget.mu.Lock()

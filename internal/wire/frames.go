@@ -106,11 +106,16 @@ func (f *frames) rest() {
 	}
 }
 
-// settle gives back what was reserved for a buffer that is gone.
+// settle gives back what was reserved for a buffer that is gone. What stays belongs to the next message, which
+// is not whole.
 func (f *frames) settle() {
-	if f.reserved && len(f.buffer) <= smallBuffer {
+	switch {
+	case !f.reserved:
+	case len(f.buffer) <= smallBuffer:
 		f.share.release()
 		f.reserved = false
+	default:
+		f.share.unkeep()
 	}
 }
 
