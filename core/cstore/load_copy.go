@@ -99,8 +99,9 @@ func (c *copying) copyInto(ctx context.Context, lib storage.Store, ref types.Ima
 	loaded.ID = core.ImageID(record.ID)
 	var rest []string
 	for i, n := range names {
-		loaded.Names = append(loaded.Names, n.String())
-		if i > 0 {
+		if i == 0 {
+			loaded.Names = append(loaded.Names, n.String())
+		} else {
 			rest = append(rest, n.String())
 		}
 	}
@@ -108,6 +109,7 @@ func (c *copying) copyInto(ctx context.Context, lib storage.Store, ref types.Ima
 		if err := lib.AddNames(record.ID, rest); err != nil {
 			return loaded, fmt.Errorf("name image %s: %w", loaded.ID.Short(), err)
 		}
+		loaded.Names = append(loaded.Names, rest...)
 	}
 	return loaded, nil
 }

@@ -232,6 +232,10 @@ func (a *operations) free(i int) bool {
 func (o *operation) work(ctx context.Context, granted <-chan struct{}, waits bool) {
 	defer o.cancel()
 	r, err := o.perform(ctx, granted, waits)
+	// Without the lock: the last one to leave a configuration waits for what that has open.
+	if o.task.ended != nil {
+		o.task.ended()
+	}
 	o.all.mu.Lock()
 	defer o.all.mu.Unlock()
 	if err != nil && o.why != nil && errors.Is(err, context.Canceled) {
@@ -240,9 +244,6 @@ func (o *operation) work(ctx context.Context, granted <-chan struct{}, waits boo
 	o.result, o.err = r, err
 	o.all.remove(o)
 	close(o.done)
-	if o.task.ended != nil {
-		o.task.ended()
-	}
 }
 
 func (o *operation) perform(ctx context.Context, granted <-chan struct{}, waits bool) (r result, err error) {

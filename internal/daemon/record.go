@@ -265,7 +265,7 @@ func userName(ctx context.Context, uid int) string {
 	}
 }
 
-// audit writes a record where there is a log. The error says what cannot be done without.
+// audit writes a record where there is a log. What is about to begin is not to be done where that fails.
 func (d *Daemon) audit(s *Setup, r record) error {
 	if s.Audit == nil {
 		return nil
@@ -273,7 +273,10 @@ func (d *Daemon) audit(s *Setup, r record) error {
 	r.Time = time.Now()
 	if err := s.Audit.Append(r); err != nil {
 		d.logger.Error("what happened is not written down", "event", r.Event, "method", r.Method, "operation", r.Operation, "error", err)
-		return fmt.Errorf("what cannot be written down is not done; nothing was changed: %w", err)
+		if r.Event == "begun" {
+			return fmt.Errorf("what cannot be written down is not done; nothing was changed: %w", err)
+		}
+		return err
 	}
 	return nil
 }
