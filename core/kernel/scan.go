@@ -42,7 +42,7 @@ func (i *Inspector) pids() ([]int, error) {
 	for _, name := range names {
 		// A parent that has ended is ours no more, and its pid may be another's. Root sees every mount, and
 		// needs to leave nothing out.
-		if pid, err := strconv.Atoi(name); err == nil && !(i.rootless && pid == i.launcher && os.Getppid() == pid) {
+		if pid, err := strconv.Atoi(name); err == nil && (!i.rootless || pid != i.launcher || os.Getppid() != pid) {
 			pids = append(pids, pid)
 		}
 	}
